@@ -1,0 +1,62 @@
+"""What the tool says: findings, spans, safety classes. Plain frozen data, no behaviour beyond conversion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Severity(str, Enum):
+    """How bad the defect is: an error makes the run wrong or grow without bound, a warning wastes memory or time."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Safety(str, Enum):
+    """How much a fix may change: nothing (SAFE), training behaviour or a type (UNSAFE), or it is only shown (DISPLAY)."""
+
+    SAFE = "safe"
+    UNSAFE = "unsafe"
+    DISPLAY = "display"
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A place in a file: 1-based lines, 1-based character columns, the end column exclusive."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One defect at one place.
+
+    Attributes:
+        code: the rule's code, `TM101`.
+        name: the rule's name in the catalogue, `missing-zero-grad`; never changes once shipped.
+        path: the file as the caller named it.
+        span: where; `# noqa` works on its first line.
+        severity: error or warning.
+        message: what is wrong here, one sentence.
+        help: what to write instead, one line.
+    """
+
+    code: str
+    name: str
+    path: str
+    span: Span
+    severity: Severity
+    message: str
+    help: str
+
+
+@dataclass(frozen=True)
+class FileError:
+    """A file that could not be checked: its path and a one-line cause."""
+
+    path: str
+    message: str

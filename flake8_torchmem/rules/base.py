@@ -1,0 +1,61 @@
+"""What every rule file declares, and what it may report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from flake8_torchmem.model import Safety, Severity
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.analysis.ir import Site
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The catalogue row of one rule.
+
+    Attributes:
+        code: `TM101`; the file is named after it.
+        name: names the defect ("allow <name>" reads well); never changes once shipped.
+        summary: one line for tables.
+        severity: of its findings, unless a report says otherwise.
+        default: reported without being selected.
+        since: the first version that has it.
+        safety: class of its fix.
+        safety_reason: why, one sentence.
+        effect: what running the code shows, measured (bytes per iteration, peak, or gradients).
+    """
+
+    code: str
+    name: str
+    summary: str
+    severity: Severity
+    default: bool
+    since: str
+    safety: Safety
+    safety_reason: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A defect before it has a position: the syntax it is about, a message and what to write instead."""
+
+    site: Site
+    message: str
+    help: str
+    severity: Severity | None = None
+
+
+class RuleModule(Protocol):
+    """The shape of a rule file: its docstring is the rule's page, `RULE` its row, `check` its logic."""
+
+    __doc__: str | None
+    RULE: Rule
+
+    @staticmethod
+    def check(facts: FileFacts) -> Iterator[Report]:
+        """Yield the defects of one file, in any order."""
