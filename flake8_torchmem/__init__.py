@@ -1,0 +1,41 @@
+"""Finds where PyTorch training code loses memory or corrupts its accumulated gradients.
+
+`check_source` is the whole library interface. Importing this package costs nothing but its data types: the engine is
+imported by the first check, and libcst only by a file that trains.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.model import Finding
+
+if TYPE_CHECKING:
+    from flake8_torchmem.settings import Settings
+
+__all__ = ["Finding", "__version__", "check_source"]
+
+__version__ = "0.1.0"
+
+
+def check_source(source: bytes | str, path: str = "<string>", settings: Settings | None = None) -> list[Finding]:
+    """Check one file's source and return its findings, in order, without those that a `# noqa` comment suppresses.
+
+    Args:
+        source: the file's bytes, or text that is already decoded.
+        path: the name that the findings carry; the file need not exist.
+        settings: which rules to run; by default those that are on by default.
+
+    Raises:
+        SourceError: the source cannot be decoded or is not valid Python (`flake8_torchmem.source`).
+        SettingsError: a selection names no rule (`flake8_torchmem.settings`).
+    """
+    from flake8_torchmem.analysis.engine import check_text
+    from flake8_torchmem.settings import Settings
+    from flake8_torchmem.source import decode
+    from flake8_torchmem.suppression import unsuppressed
+
+    codes = (settings or Settings()).enabled_codes()
+    text = decode(source) if isinstance(source, bytes) else source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    findings = [finding for finding in check_text(text, path, codes) if finding.code in codes]
+    return unsuppressed(text, findings)

@@ -1,0 +1,46 @@
+"""The catalogue: every rule with its row and its page, found by code or by name."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Iterable
+from functools import lru_cache
+
+from flake8_torchmem import rules
+from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.internal import INTERNAL_PAGES, INTERNAL_RULES
+
+
+def rule_codes() -> frozenset[str]:
+    """Codes of the rules that check code, read off their files' names: flake8's start-up must not import them."""
+    return frozenset(info.name[:5].upper() for info in pkgutil.iter_modules(rules.__path__) if info.name.startswith("tm"))
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> dict[str, Rule]:
+    """All rules by code, in the order of their codes."""
+    return {code: module.RULE for code, module in rules.rule_modules().items()} | INTERNAL_RULES
+
+
+def page(code: str) -> str:
+    """The rule's page: what it reports, why, and how to mend it."""
+    text = INTERNAL_PAGES.get(code) or rules.rule_modules()[code].__doc__ or ""
+    return inspect.cleandoc(text)
+
+
+def find(word: str) -> Rule:
+    """The rule with this code or name, whatever the case; a LookupError names the nearest one."""
+    by_word = {key: rule for rule in catalogue().values() for key in (rule.code.lower(), rule.name)}
+    rule = by_word.get(word.strip().lower())
+    if rule is None:
+        raise LookupError(f"no rule is called {word!r}{suggestion(word.lower(), by_word)}")
+    return rule
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the nearest known word, or nothing."""
+    import difflib
+
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {nearest[0].upper() if nearest[0].startswith('tm') else nearest[0]}?" if nearest else ""
