@@ -1,0 +1,70 @@
+"""The flake8 plugin: the only module that knows flake8. flake8 itself does noqa, per-file ignores and the output."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from flake8_torchmem.catalogue import rule_codes
+from flake8_torchmem.rules.internal import internal_error
+
+if TYPE_CHECKING:
+    from flake8.options.manager import OptionManager
+
+    from flake8_torchmem.model import Finding
+
+# Codes of the rules that are off by default: reading them off the rules would import them all at flake8's start-up.
+DEFAULT_OFF: tuple[str, ...] = ()
+
+
+class TorchMemPlugin:
+    """Checks one file that flake8 has parsed."""
+
+    codes: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, tree: ast.Module, filename: str, lines: list[str]) -> None:
+        self.tree = tree
+        self.filename = filename
+        self.lines = lines
+
+    @classmethod
+    def add_options(cls, manager: OptionManager) -> None:
+        """Keep the default-off rules quiet unless they are selected."""
+        manager.extend_default_ignore(DEFAULT_OFF)
+
+    @classmethod
+    def parse_options(cls, options: argparse.Namespace) -> None:
+        """Remember what to run. flake8 calls this again in every worker process that does not inherit this one's memory."""
+        cls.codes = _reported_codes(options)
+
+    def run(self) -> Iterator[tuple[int, int, str, type[TorchMemPlugin]]]:
+        """Yield line, 0-based column and text of each finding."""
+        if self.codes:
+            for finding in self._findings():
+                yield finding.span.line, finding.span.column - 1, f"{finding.code} [{finding.name}] {finding.message}", type(self)
+
+    def _findings(self) -> list[Finding]:
+        """An exception would abort flake8's whole run without naming the file: it becomes a finding of this one."""
+        try:
+            from flake8_torchmem.analysis.engine import check_text
+
+            return check_text("".join(self.lines), self.filename, self.codes, self.tree)
+        except Exception as error:  # noqa: BLE001
+            return [internal_error(self.filename, error)]
+
+
+def _reported_codes(options: argparse.Namespace) -> frozenset[str]:
+    """The codes that flake8 would report: it filters only what has been found, so the work is saved here.
+
+    flake8 offers no public way to ask. Should its internals change, all rules run and flake8 filters, only slower.
+    """
+    codes = rule_codes()
+    try:
+        from flake8.style_guide import Decision, DecisionEngine
+
+        decide = DecisionEngine(options).decision_for
+        return frozenset(code for code in codes if decide(code) is Decision.Selected)
+    except Exception:  # noqa: BLE001
+        return codes
