@@ -1,0 +1,101 @@
+"""`torchmem check`: check files and folders, report, and say in the exit code what came of it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from flake8_torchmem import check_source
+from flake8_torchmem.cli.progress import with_progress
+from flake8_torchmem.cli.streams import wants_colour, write_lines
+from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
+from flake8_torchmem.model import FileError
+from flake8_torchmem.output import Located, Report, json_report, text
+from flake8_torchmem.rules.internal import UNREADABLE_FILE
+from flake8_torchmem.settings import Settings, SettingsError
+from flake8_torchmem.source import SourceError, decode
+
+CLEAN, FINDINGS, FAILURE = 0, 1, 2
+
+
+def _codes(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(code.strip() for value in values for code in value.split(","))
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
+@click.option("--select", multiple=True, callback=_codes, metavar="CODES", help="Report only these codes or prefixes, comma-separated.")
+@click.option("--ignore", multiple=True, callback=_codes, metavar="CODES", help="Do not report these.")
+@click.option("--extend-select", multiple=True, callback=_codes, metavar="CODES", help="Report these as well.")
+@click.option("--isolated", is_flag=True, help="Ignore configuration files: the command line alone decides.")
+@click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
+@click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
+def check(
+    paths: tuple[str, ...],
+    output_format: str,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    extend_select: tuple[str, ...],
+    isolated: bool,
+    exit_zero: bool,
+    stdin_display_name: str,
+) -> int:
+    """Check PATHS: Python files, folders (without what git ignores), or - for standard input.
+
+    Exits with 0 if all is clean, 1 if there are findings, 2 if a path does not exist or, without findings, if a file
+    could not be checked.
+    """
+    del isolated  # no configuration file is read yet, so every run is isolated
+    settings = Settings(select or None, ignore, extend_select)
+    try:
+        codes = settings.enabled_codes()
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    sources = find_files(paths)
+    report = _run(sources, settings, stdin_display_name, list_errors=UNREADABLE_FILE.code in codes)
+    write_lines([json_report.render(report)] if output_format == "json" else text.render(report, wants_colour()))
+    return _status(report, bool(sources.missing), exit_zero)
+
+
+def _status(report: Report, missing: bool, exit_zero: bool) -> int:
+    if missing:
+        return FAILURE
+    if report.findings and not exit_zero:
+        return FINDINGS
+    return FAILURE if report.errors else CLEAN
+
+
+def _run(sources: Sources, settings: Settings, stdin_name: str, list_errors: bool) -> Report:
+    findings: list[Located] = []
+    errors = list(sources.errors)
+    checked = 0
+    for path in with_progress(sources.files):
+        result = _check_file(path, stdin_name if path == STDIN else path, settings)
+        if isinstance(result, FileError):
+            errors.append(result)
+        else:
+            checked += 1
+            findings += result
+    errors = [error for error in errors if list_errors or error.path in sources.missing]
+    return Report(findings, errors, checked)
+
+
+def _check_file(path: str, name: str, settings: Settings) -> list[Located] | FileError:
+    try:
+        source = decode(_read(path))
+        findings = check_source(source, name, settings)
+    except SourceError as error:
+        return unreadable(name, str(error), error.line)
+    except OSError as error:
+        return unreadable(name, f"cannot be read: {error.strerror}")
+    lines = source.split("\n") if findings else []
+    return [Located(finding, lines[finding.span.line - 1]) for finding in findings]
+
+
+def _read(path: str) -> bytes:
+    if path == STDIN:
+        return sys.stdin.buffer.read() if sys.stdin is not None else b""
+    with open(path, "rb") as file:
+        return file.read()

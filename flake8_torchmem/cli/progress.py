@@ -1,0 +1,31 @@
+"""A progress bar on standard error, for people who wait."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+_PATIENCE = 1.0  # seconds without a bar
+
+
+def with_progress(paths: Sequence[str]) -> Iterator[str]:
+    """The paths one by one; a bar appears if standard error is a terminal and more than a second has gone by."""
+    started = time.monotonic()
+    for done, path in enumerate(paths):
+        if sys.stderr is not None and sys.stderr.isatty() and time.monotonic() - started > _PATIENCE:
+            yield from _with_bar(paths, done)
+            return
+        yield path
+
+
+def _with_bar(paths: Sequence[str], done: int) -> Iterator[str]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(paths), completed=done)
+        for path in paths[done:]:
+            yield path
+            bar.advance(task)

@@ -1,0 +1,188 @@
+"""Which files a run checks: named files always, folders in sorted order without what git ignores."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.model import FileError
+from flake8_torchmem.rules.internal import UNREADABLE_FILE
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+STDIN = "-"
+_SUFFIX = ".py"
+_SKIPPED_FOLDERS = frozenset(
+    {".git", ".hg", ".svn", "__pycache__", "node_modules", ".tox", ".nox", ".eggs", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+)
+_MARKS_OF_ENVIRONMENTS = frozenset({"pyvenv.cfg", "conda-meta"})
+_EDITOR_LOCK_PREFIX = ".#"  # a dangling link on purpose
+
+
+@dataclass
+class Sources:
+    """What the paths of one run come to.
+
+    Attributes:
+        files: to be checked, each once, in the order of the paths given and sorted within folders.
+        errors: what cannot be checked, and why.
+        missing: the given paths that do not exist.
+    """
+
+    files: list[str] = field(default_factory=list)
+    errors: list[FileError] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def find_files(paths: Sequence[str]) -> Sources:
+    """Expand the given paths. `-` stands for standard input and is passed on."""
+    sources = Sources()
+    for path in paths:
+        if path == STDIN:
+            sources.files.append(path)
+        elif not os.path.lexists(path):
+            sources.missing.append(path)
+            sources.errors.append(unreadable(path, "no such file or folder"))
+        elif os.path.isdir(path):
+            _add_folder(path, sources)
+        else:
+            _add_file(path, sources)
+    sources.files = _unique(sources.files)
+    return sources
+
+
+def _unique(paths: list[str]) -> list[str]:
+    first_name: dict[str, str] = {}
+    for path in paths:
+        first_name.setdefault(path if path == STDIN else os.path.abspath(path), path)
+    return list(first_name.values())
+
+
+def unreadable(path: str, cause: str, line: int | None = None) -> FileError:
+    """The entry for a file that could not be checked: one line that names file, line and cause."""
+    place = path if line is None else f"{path}:{line}"
+    return FileError(path, f"{place}: {UNREADABLE_FILE.code} [{UNREADABLE_FILE.name}] {' '.join(cause.split())}")
+
+
+def _add_file(path: str, sources: Sources) -> None:
+    cause = _obstacle(path)
+    if cause is None:
+        sources.files.append(path)
+    else:
+        sources.errors.append(unreadable(path, cause))
+
+
+def _obstacle(path: str) -> str | None:
+    """Why the path cannot be read as a file. Opening a pipe or a device could wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "broken symbolic link" if os.path.islink(path) else "no such file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if stat.S_ISREG(mode) else f"not a regular file; pass {STDIN} to check standard input"
+
+
+def _add_folder(root: str, sources: Sources) -> None:
+    """Walk a folder without following links to folders: no link can make the walk endless."""
+    pending = [(root, True, _Ignores.above(os.path.abspath(root)))]
+    while pending:
+        path, is_folder, ignores = pending.pop()
+        if not is_folder:
+            _add_file(path, sources)
+            continue
+        try:
+            with os.scandir(path) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            sources.errors.append(unreadable(path, f"cannot be read: {error.strerror}"))
+            continue
+        if path == root or _MARKS_OF_ENVIRONMENTS.isdisjoint(entry.name for entry in entries):
+            inner = ignores.within(os.path.abspath(path))
+            pending.extend((entry.path, is_dir, inner) for entry, is_dir in _wanted(entries, inner))
+
+
+def _wanted(entries: list[os.DirEntry[str]], ignores: _Ignores) -> Iterator[tuple[os.DirEntry[str], bool]]:
+    """The entries to go on with, each with whether it is a folder."""
+    for entry in entries:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder:
+            wanted = entry.name not in _SKIPPED_FOLDERS
+        else:
+            wanted = entry.name.endswith(_SUFFIX) and not entry.name.startswith(_EDITOR_LOCK_PREFIX) and not _is_linked_folder(entry)
+        if wanted and not ignores.match(os.path.abspath(entry.path), is_folder):
+            yield entry, is_folder
+
+
+def _is_linked_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and os.path.isdir(entry.path)
+
+
+@dataclass(frozen=True)
+class _Ignores:
+    """The ignore files that hold in a folder, outermost first, each with the folder that its patterns are relative to."""
+
+    layers: tuple[tuple[str, GitIgnoreSpec], ...] = ()
+
+    @classmethod
+    def above(cls, folder: str) -> _Ignores:
+        """What the repository says above this folder; nothing if it ignores the folder, for it was asked for by name."""
+        ancestors = [folder]
+        while not os.path.lexists(os.path.join(ancestors[-1], ".git")):
+            parent = os.path.dirname(ancestors[-1])
+            if parent == ancestors[-1]:
+                return cls()
+            ancestors.append(parent)
+        ignores = cls().with_file(ancestors[-1], os.path.join(".git", "info", "exclude"))
+        for outer, inner in zip(ancestors[:0:-1], ancestors[-2::-1], strict=True):
+            ignores = ignores.with_file(outer, ".gitignore")
+            if ignores.match(inner, is_folder=True):
+                return cls()
+        return ignores
+
+    def within(self, folder: str) -> _Ignores:
+        """What holds inside this folder; a repository inside another one starts anew."""
+        outer = self if not os.path.lexists(os.path.join(folder, ".git")) else _Ignores().with_file(folder, ".git/info/exclude")
+        return outer.with_file(folder, ".gitignore")
+
+    def with_file(self, folder: str, name: str) -> _Ignores:
+        """This, and the patterns of the folder's ignore file if it has one."""
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
+                patterns = file.read().splitlines()
+        except OSError:
+            return self
+        return _Ignores((*self.layers, (folder, _spec(patterns))))
+
+    def match(self, path: str, is_folder: bool) -> bool:
+        """Whether git ignores the path: the innermost file that has something to say decides."""
+        for folder, spec in reversed(self.layers):
+            relative = os.path.relpath(path, folder).replace(os.sep, "/")
+            verdict = spec.check_file(relative + "/" if is_folder else relative).include
+            if verdict is not None:
+                return verdict
+        return False
+
+
+def _spec(patterns: list[str]) -> GitIgnoreSpec:
+    """Parse ignore patterns, without those that git would ignore as malformed."""
+    from pathspec import GitIgnoreSpec
+
+    try:
+        return GitIgnoreSpec.from_lines(patterns)
+    except ValueError:
+        return GitIgnoreSpec.from_lines([pattern for pattern in patterns if _is_pattern(pattern)])
+
+
+def _is_pattern(pattern: str) -> bool:
+    from pathspec import GitIgnoreSpec
+
+    try:
+        GitIgnoreSpec.from_lines([pattern])
+    except ValueError:
+        return False
+    return True

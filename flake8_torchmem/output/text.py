@@ -1,0 +1,97 @@
+"""The text report, for people: place, defect, the line with the spot underlined, and what to write instead."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+
+from flake8_torchmem.model import Finding, Severity
+from flake8_torchmem.output import Located, Report
+
+_TAB = 4
+_WIDEST = 160  # characters of a source line that are shown
+_BEFORE = 60  # of those, in front of the spot when the line is longer
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # would move the cursor, reorder or break the text around them
+_COLOURS = {Severity.ERROR: "1;31", Severity.WARNING: "1;33"}
+_BOLD, _BLUE, _GREEN = "1", "34", "32"
+
+
+def render(report: Report, colour: bool) -> Iterator[str]:
+    """The lines of the report, the last one a summary."""
+    for located in report.findings:
+        yield from _finding(located, colour)
+    for error in report.errors:
+        yield _paint(printable(error.message), _COLOURS[Severity.ERROR], colour)
+    if report.errors:
+        yield ""
+    yield _summary(report)
+
+
+def printable(text: str) -> str:
+    """The text with every character escaped that a terminal would obey instead of show."""
+    return "".join(_shown(character) for character in text)
+
+
+def _finding(located: Located, colour: bool) -> Iterator[str]:
+    finding = located.finding
+    span = finding.span
+    place = _paint(f"{printable(finding.path)}:{span.line}:{span.column}:", _BOLD, colour)
+    code = _paint(finding.code, _COLOURS[finding.severity], colour)
+    yield f"{place} {code} [{finding.name}] {printable(finding.message)}"
+    shown, underline = _excerpt(located.line, finding)
+    margin = " " * len(str(span.line))
+    yield f"{_paint(f'{span.line} |', _BLUE, colour)} {shown}"
+    yield f"{_paint(f'{margin} |', _BLUE, colour)} {_paint(underline, _COLOURS[finding.severity], colour)}"
+    yield f"{_paint('help:', _GREEN, colour)} {printable(finding.help)}"
+    yield ""
+
+
+def _excerpt(line: str, finding: Finding) -> tuple[str, str]:
+    """The source line, or the part of a long one around the finding, and the underline that fits below it."""
+    span = finding.span
+    start = min(span.column - 1, len(line))
+    end = span.end_column - 1 if span.end_line == span.line else len(line.rstrip())
+    first = max(0, start - _BEFORE) if len(line) > _WIDEST else 0
+    last = min(len(line), first + _WIDEST)
+    end = max(start, min(end, last))
+    lead, trail = "..." if first else "", "..." if last < len(line) else ""
+    before, spot, after = lead + _cells(line[first:start]), _cells(line[start:end]), _cells(line[end:last])
+    return f"{before}{spot}{after}{trail}".rstrip(), " " * _width(before) + "^" * max(1, _width(spot))
+
+
+def _cells(text: str) -> str:
+    return printable(text.replace("\t", " " * _TAB))
+
+
+def _shown(character: str) -> str:
+    if character.isascii():
+        return character if character.isprintable() else f"\\x{ord(character):02x}"
+    return character if unicodedata.category(character) not in _UNSAFE else character.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that the text fills: East Asian wide characters take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _summary(report: Report) -> str:
+    files = len({located.finding.path for located in report.findings})
+    found = f"{_count(len(report.findings), 'finding')} in {_count(files, 'file')}" if report.findings else "no findings"
+    unchecked = f"; {len(report.errors)} could not be checked" if report.errors else ""
+    return f"{found}; {_count(report.files_checked, 'file')} checked{unchecked}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _paint(text: str, style: str, colour: bool) -> str:
+    return f"\x1b[{style}m{text}\x1b[0m" if colour else text
