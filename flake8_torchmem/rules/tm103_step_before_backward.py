@@ -1,0 +1,76 @@
+"""TM103 step-before-backward: the step of a turn comes before its backward
+
+## What it does
+
+Reports an optimizer's `step()` between the forward of a turn and the backward of that turn, where the gradients of that backward
+are cleared before any step uses them, or only reach the step of the next turn.
+
+## Why it matters
+
+What happens depends on where the gradients are cleared (all seen on torch 2.13, CPU build):
+
+- clear, forward, step, backward: every step finds no gradient, and the parameters never change. Silent.
+- forward, step, clear, backward: each step uses the gradients of the turn before, and the last ones are lost. Silent for a single
+  linear layer. A deeper network raises a RuntimeError in its second backward, since the step has changed weights in place that the
+  backward still needs.
+
+Memory is not affected.
+
+## Example
+
+Reported:
+
+```python
+def train(model, loader, optimizer, criterion):
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        optimizer.step()
+        loss.backward()
+```
+
+Right:
+
+```python
+def train(model, loader, optimizer, criterion):
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+```
+
+## What it stays silent on
+
+- a step of something else: an environment, a schedule, another optimizer
+- a step whose backward is in a helper, in a closure (`optimizer.step(closure)`) or in a caller
+- gradients that are assigned by hand, for example from `torch.autograd.grad`
+- a loop that makes several updates per turn, each with its own backward before it
+
+## Fix safety
+
+UNSAFE: it moves the step below the backward (and below the clear, where that comes first). The training changes.
+
+## References
+
+- torch.optim: https://docs.pytorch.org/docs/stable/optim.html
+- Optimizer.zero_grad: https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
+- In-place operations in autograd mechanics: https://docs.pytorch.org/docs/stable/notes/autograd.html
+"""
+
+from __future__ import annotations
+
+from flake8_torchmem.model import Safety, Severity
+from flake8_torchmem.rules.base import Rule
+
+RULE = Rule(
+    code="TM103",
+    name="step-before-backward",
+    summary="the step of a turn comes before its backward",
+    severity=Severity.ERROR,
+    default=True,
+    since="0.1.0",
+    safety=Safety.UNSAFE,
+    safety_reason="Moving the step below the backward changes which gradients it uses.",
+    effect="gradients: the step finds none, or those of the turn before; a deep model may raise in its second turn",
+)

@@ -1,0 +1,85 @@
+"""TM202 tensor-appended-with-graph: a growing container keeps tensors together with their graphs
+
+## What it does
+
+Reports a tensor with a graph that goes into a list, a dict or another container which outlives the turn and grows with it (`append`,
+a new key, an attribute's list), when nothing back-propagates the content later.
+
+## Why it matters
+
+Each element holds its whole graph. What that costs depends on whether a backward went through it (this rule's fixture: 16-64-64-2
+network, batch 32, torch 2.13, CPU build):
+
+- A backward did: graph nodes in host memory, 8.6 kB per step against 0.8 kB after the fix (resident set, steps 1,000 to 4,000), and
+  the tensor itself, 4 bytes for a loss.
+- No backward did: all activations of every step, 16,640 bytes here against 256 after the fix. `.cpu()` is no help: it moves the
+  result and keeps the graph, whose saved tensors stay where they were.
+
+Even a detached scalar can be large: on this build the mean of `mse_loss`, `smooth_l1_loss`, `soft_margin_loss` and
+`binary_cross_entropy` sits in a storage of the size of the inputs, 2,048 bytes for 32 x 16 floats. `.item()` lets go of that too.
+
+## Example
+
+Reported:
+
+```python
+def train(model, loader, optimizer, criterion):
+    losses = []
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss)
+    return losses
+```
+
+Right:
+
+```python
+def train(model, loader, optimizer, criterion):
+    losses = []
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return losses
+```
+
+## What it stays silent on
+
+- content that is back-propagated later: log-probabilities of an episode, the losses of a window
+- a list that lives within one turn or one `forward`, is cleared in the loop, or is bounded (`deque(maxlen=...)`)
+- `.item()`, `.detach()`, `argmax`, anything under `no_grad`
+- modules, parameters, paths, strings and numbers
+
+## Fix safety
+
+SAFE: it adds `.detach()`, before a trailing `.cpu()` where there is one. The element stays a tensor with the same value, on the
+same device; only a backward through it would no longer work, and there is none.
+
+## References
+
+- Autograd mechanics: https://docs.pytorch.org/docs/stable/notes/autograd.html
+- Tensor.detach: https://docs.pytorch.org/docs/stable/generated/torch.Tensor.detach.html
+- Frequently asked questions (which puts all of this under running out of device memory): https://docs.pytorch.org/docs/stable/notes/faq.html
+"""
+
+from __future__ import annotations
+
+from flake8_torchmem.model import Safety, Severity
+from flake8_torchmem.rules.base import Rule
+
+RULE = Rule(
+    code="TM202",
+    name="tensor-appended-with-graph",
+    summary="a growing container keeps tensors together with their graphs",
+    severity=Severity.ERROR,
+    default=True,
+    since="0.1.0",
+    safety=Safety.SAFE,
+    safety_reason="The values stay the same to the last bit and remain tensors; only their graphs are let go.",
+    effect="grows: all activations of every step where no backward went through them; else graph nodes in host memory",
+)

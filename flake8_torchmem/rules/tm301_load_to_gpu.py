@@ -1,0 +1,85 @@
+"""TM301 load-to-gpu: a checkpoint is loaded without map_location and kept while the work goes on
+
+## What it does
+
+Reports a `torch.load` without `map_location` whose result lives on while a training, a test or a prediction runs: a local variable
+of the function that goes on to train, a module-level name or an attribute.
+
+## Why it matters
+
+`torch.load` puts each tensor back on the device that it was saved from. `load_state_dict` of a module copies the weights, so a
+second set stays on the device as long as the name lives. An optimizer's `load_state_dict` takes tensors over as they are where
+device and type already fit (seen on torch 2.13, CPU build), so its moments are shared while it uses them; where only the weights
+are used, they are held for nothing. A checkpoint with both moments of Adam is three times the weights: 12 GB for a billion
+float32 parameters. Besides, each process of a distributed run loads to the device of the one that saved, and a machine without that
+device cannot load at all. Not measured on a device here: on a CPU both forms are alike.
+
+## Example
+
+Reported:
+
+```python
+import torch
+
+
+def resume(path, model, loader, optimizer, criterion):
+    checkpoint = torch.load(path)
+    model.load_state_dict(checkpoint["model"])
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+```
+
+Right:
+
+```python
+import torch
+
+
+def resume(path, model, loader, optimizer, criterion):
+    checkpoint = torch.load(path, map_location="cpu")
+    model.load_state_dict(checkpoint["model"])
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+```
+
+## What it stays silent on
+
+- a `map_location` of any kind
+- a result that is never bound: `model.load_state_dict(torch.load(path))`
+- a name that is deleted or bound anew before the work begins, or that is local to a function which only loads
+- files that hold data instead of a checkpoint
+
+## Fix safety
+
+SAFE where the result only feeds `load_state_dict`: it adds `map_location="cpu"`, and the copies to the device are made there.
+Elsewhere no fix is offered, since other code may expect the tensors on the device.
+
+## References
+
+- torch.load: https://docs.pytorch.org/docs/stable/generated/torch.load.html
+- Module.load_state_dict: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
+- torch.optim: https://docs.pytorch.org/docs/stable/optim.html
+"""
+
+from __future__ import annotations
+
+from flake8_torchmem.model import Safety, Severity
+from flake8_torchmem.rules.base import Rule
+
+RULE = Rule(
+    code="TM301",
+    name="load-to-gpu",
+    summary="a checkpoint is loaded without map_location and kept while the work goes on",
+    severity=Severity.WARNING,
+    default=True,
+    since="0.1.0",
+    safety=Safety.SAFE,
+    safety_reason="load_state_dict copies to where the parameters are, so the model and the optimizer end up the same.",
+    effect="peak: on a device, a second copy of the weights (and whatever else the file holds) for as long as the name lives",
+)
