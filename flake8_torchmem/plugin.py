@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from flake8_torchmem.catalogue import rule_codes
-from flake8_torchmem.rules.internal import internal_error
+from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 
 if TYPE_CHECKING:
     from flake8.options.manager import OptionManager
@@ -41,7 +41,7 @@ class TorchMemPlugin:
 
     def run(self) -> Iterator[tuple[int, int, str, type[TorchMemPlugin]]]:
         """Yield line, 0-based column and text of each finding."""
-        if self.codes:
+        if self.codes - {INTERNAL_ERROR.code}:
             for finding in self._findings():
                 yield finding.span.line, finding.span.column - 1, f"{finding.code} [{finding.name}] {finding.message}", type(self)
 
@@ -60,7 +60,7 @@ def _reported_codes(options: argparse.Namespace) -> frozenset[str]:
 
     flake8 offers no public way to ask. Should its internals change, all rules run and flake8 filters, only slower.
     """
-    codes = rule_codes()
+    codes = rule_codes() | {INTERNAL_ERROR.code}
     try:
         from flake8.style_guide import Decision, DecisionEngine
 

@@ -42,12 +42,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Report:
-    """A defect before it has a position: the syntax it is about, a message and what to write instead."""
+    """A defect before it has a position: the syntax it is about, a message and what to write instead.
+
+    `{0}`, `{1}` in the message become the line numbers of `mentions`.
+    """
 
     site: Site
     message: str
     help: str
     severity: Severity | None = None
+    mentions: tuple[Site, ...] = ()
 
 
 class RuleModule(Protocol):

@@ -70,5 +70,5 @@ def internal_error(path: str, error: BaseException) -> Finding:
         span=Span(1, 1, 1, 2),
         severity=INTERNAL_ERROR.severity,
         message=f"{path} could not be checked: {cause}",
-        help="this is a defect of flake8-torchmem: please report it with the file",
+        help="please report this with the file; the other files were checked",
     )

@@ -59,8 +59,14 @@ micro-batches. The training changes, which is the purpose; a learning rate that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM101",
@@ -73,3 +79,16 @@ RULE = Rule(
     safety_reason="Clearing the gradients changes every step after the first, and with them the training.",
     effect="gradients: from the second step on, steps use the sum over all batches so far; memory does not grow",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Backwards that were seen, on some path, to add to gradients which a step of the same owner had used."""
+    for seen in facts.gradients:
+        for backward, owner, step in seen.stale:
+            yield Report(
+                backward.site,
+                f"`{owner}`'s gradients were used by the step on line {{0}} and not cleared since: this backward adds to them,"
+                " so every step uses the sum of all batches so far",
+                f"call `{owner}.zero_grad()` before the first backward of each turn",
+                mentions=(step.site,),
+            )

@@ -57,8 +57,14 @@ share. The training changes: until now there was none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM102",
@@ -71,3 +77,15 @@ RULE = Rule(
     safety_reason="Moving the clear lets the step see gradients, so a model that never trained begins to.",
     effect="gradients: the step finds none and changes nothing",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Clears that stand, on every path to a step, between its backward and the step."""
+    for step, owner, verdict in facts.order_defects("TM102"):
+        if verdict.cause is not None:
+            yield Report(
+                verdict.cause.site,
+                f"gradients are cleared after the backward and before the step on line {{0}}: `{owner}` steps with nothing and does not learn",
+                "clear before the backward, or after the step",
+                mentions=(step.site,),
+            )

@@ -60,8 +60,14 @@ UNSAFE: it moves the step below the backward (and below the clear, where that co
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM103",
@@ -74,3 +80,15 @@ RULE = Rule(
     safety_reason="Moving the step below the backward changes which gradients it uses.",
     effect="gradients: the step finds none, or those of the turn before; a deep model may raise in its second turn",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Steps whose turn goes on to the backward that they should have used."""
+    for step, owner, verdict in facts.order_defects("TM103"):
+        assert verdict.cause is not None
+        yield Report(
+            step.site,
+            f"`{owner}` steps before this turn's backward on line {{0}}: it uses empty gradients, or those of the last turn",
+            "step after the backward: zero_grad, forward, backward, step",
+            mentions=(verdict.cause.site,),
+        )

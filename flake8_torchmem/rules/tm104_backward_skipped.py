@@ -61,8 +61,14 @@ The training changes: it now learns from every batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM104",
@@ -75,3 +81,13 @@ RULE = Rule(
     safety_reason="Hoisting the backward adds gradients that the step has never seen.",
     effect="gradients: each step misses the batches that take this path",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Steps of a turn that computes a loss and never back-propagates it."""
+    for step, owner, _ in facts.order_defects("TM104"):
+        yield Report(
+            step.site,
+            f"the turn that reaches this step of `{owner}` never back-propagates its loss: that micro-batch is dropped",
+            "call backward on every micro-batch, outside of the branch that decides whether to step",
+        )

@@ -60,8 +60,15 @@ longer; the learning rate may need another look.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.analysis import ir
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM105",
@@ -74,3 +81,45 @@ RULE = Rule(
     safety_reason="Clearing once per step instead of once per micro-batch changes what every step uses.",
     effect="gradients: each step uses its last micro-batch alone",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Clears that run with every micro-batch while the step waits for a window to fill."""
+    for seen in facts.gradients:
+        for zero, backward, owner in seen.wiped:
+            if owner not in seen.claims.get(backward, ()) or not _every_micro_batch(zero, backward):
+                continue
+            steps = [step for step, name in seen.steps if name == owner]
+            waiting = next((step for step in steps if _waits(facts, seen.function, step, zero, backward)), None)
+            if waiting is not None and not _reads_gradients(seen.function):
+                yield Report(
+                    zero.site,
+                    f"`{owner}`'s gradients are cleared with every micro-batch, but it steps (line {{0}}) only once per window:"
+                    " all micro-batches but the last are lost",
+                    "clear only after the step, under the same condition",
+                    mentions=(waiting.site,),
+                )
+
+
+def _every_micro_batch(zero: ir.Zero, backward: ir.Backward) -> bool:
+    """Whether the clear runs whenever the backward does: under no condition that the backward is not under."""
+    shared = {(ir.text(cond), arm) for cond, arm, _ in backward.ctx.conds}
+    return not zero.ctx.handler and all((ir.text(cond), arm) in shared for cond, arm, _ in zero.ctx.conds)
+
+
+def _waits(facts: FileFacts, function: ir.Function, step: ir.Step, zero: ir.Zero, backward: ir.Backward) -> bool:
+    """Whether the step runs less often than the clear: under a window's condition, or in an outer loop."""
+    loop = next((loop for loop in reversed(zero.ctx.loops) if loop in backward.ctx.loops), None)
+    if loop is None or backward.ctx.accumulate or "accelerator" in (backward.engine or ""):
+        return False
+    if loop not in step.ctx.loops:
+        return loop.kind != "comp" and all(outer in zero.ctx.loops for outer in step.ctx.loops) and bool(step.ctx.loops)
+    shared = {(ir.text(cond), arm) for cond, arm in zero.ctx.conds_inside(loop)}
+    own = [cond for cond, arm in step.ctx.conds_inside(loop) if (ir.text(cond), arm) not in shared]
+    return any(facts.is_window(cond, function) for cond in (*own, *loop.skips))
+
+
+def _reads_gradients(function: ir.Function) -> bool:
+    """Whether gradients are collected by hand before they are cleared: then nothing is lost."""
+    expressions = (event.value for event in function.events() if isinstance(event, (ir.Bind, ir.Store)))
+    return any(path.endswith(".grad") or ".grad." in path for expr in expressions for path in ir.names(expr))

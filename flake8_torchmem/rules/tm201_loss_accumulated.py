@@ -71,8 +71,17 @@ last bit. `.item()` waits for the device, once per step, and adds in double prec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.retention import accumulates, retained
+from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM201",
@@ -85,3 +94,33 @@ RULE = Rule(
     safety_reason="The training stays the same to the last bit; only the sum's last digits may be rounded differently.",
     effect="grows: all activations of every step where no backward went through them; else graph nodes in host memory",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Sums that outlive the turn and take up tensors with graph, directly or through a meter of the file."""
+    for found in retained(facts):
+        if found.growth.kind == "sum":
+            yield _report(found.growth.event.site, found.growth.place, found.freed)
+    yield from _meters(facts)
+
+
+def _report(site: ir.Site, place: str, freed: bool) -> Report:
+    if freed:
+        message = f"`{place}` keeps the autograd graph of every turn: backward freed the activations, its nodes stay in host memory"
+    else:
+        message = f"`{place}` keeps the autograd graph of every batch, and with it all activations: memory grows until it runs out"
+    return Report(site, message, "add the number: `.item()`; or `.detach()` where the sum has to stay a tensor")
+
+
+def _meters(facts: FileFacts) -> Iterator[Report]:
+    """Calls that hand a tensor with graph to a method which adds it to an attribute."""
+    for function in facts.functions:
+        for event in facts.calls(function):
+            callee = facts.bindings.callee(event.call, function)
+            if callee is None or callee.owner is None or not event.ctx.loops or facts.guarded_by_callers(function):
+                continue
+            values = facts.values(function)
+            for param, arg in zip(callee.params[1:], event.call.args, strict=False):
+                if values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param):
+                    yield _report(event.site, f"{callee.owner.name}.{callee.name}", facts.backward_in(event.ctx.loops[-1], function))
+                    break

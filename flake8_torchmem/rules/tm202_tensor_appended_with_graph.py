@@ -69,8 +69,16 @@ same device; only a backward through it would no longer work, and there is none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.retention import comprehensions, retained
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM202",
@@ -83,3 +91,20 @@ RULE = Rule(
     safety_reason="The values stay the same to the last bit and remain tensors; only their graphs are let go.",
     effect="grows: all activations of every step where no backward went through them; else graph nodes in host memory",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Growing containers that take up tensors with graph."""
+    for found in retained(facts):
+        if found.growth.kind != "sum":
+            yield _report(found.growth.event.site, found.growth.place, found.freed)
+    for comprehension, function in comprehensions(facts):
+        yield _report(comprehension.site, "the list", freed=False)
+
+
+def _report(site: ir.Site, place: str, freed: bool) -> Report:
+    if freed:
+        message = f"`{place}` keeps a tensor with its autograd graph from every turn: backward freed the activations, output and nodes stay"
+    else:
+        message = f"`{place}` keeps a tensor with its autograd graph from every batch, and with it all activations"
+    return Report(site, message, "store `.detach()` of it, with `.cpu()` where the device need not hold it, or `.item()` of a scalar")

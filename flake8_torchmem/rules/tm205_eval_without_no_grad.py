@@ -67,8 +67,17 @@ nothing inside, and nothing made from the results, back-propagates.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.evaluation import evaluates, forwards, goes_over_data, mode_before, proves_no_grad
+from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM205",
@@ -81,3 +90,44 @@ RULE = Rule(
     safety_reason="Outputs are the same to the last bit; only the recording stops, and nothing in the guarded part back-propagates.",
     effect="peak: higher by what the graphs of one or two batches save; no growth unless something keeps them",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """The first forward of every loop that evaluates with gradients on."""
+    for function in facts.functions:
+        if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or _needs_gradients(facts, function):
+            continue
+        reported: set[ir.Loop] = set()
+        for forward in forwards(facts, function):
+            loop = _evaluation_loop(facts, function, forward)
+            if loop is not None and loop not in reported and not proves_no_grad(facts, function):
+                reported.add(loop)
+                yield Report(
+                    forward.site,
+                    "forward with gradients on in a loop that never back-propagates: the activations of each batch are kept for nothing",
+                    "put the loop under `with torch.no_grad():`, or decorate the function with `@torch.no_grad()`",
+                )
+
+
+def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> ir.Loop | None:
+    """The outermost loop around a forward that evaluates, goes over data and trains nothing."""
+    for loop in forward.ctx.loops:
+        if facts.backward_in(loop, function):
+            continue
+        if evaluates(facts, loop, function) and (goes_over_data(facts, loop, function) or mode_before(function, loop)):
+            return loop
+    return None
+
+
+def _needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether gradients are taken of something: of the input, by `autograd.grad`, or by a caller that trains on the result."""
+    for event in function.events():
+        if isinstance(event, ir.Invoke):
+            path = facts.evidence.resolve(event.call.path or "", function)
+            if event.call.method == "requires_grad_" or path in ("torch.autograd.grad", "autograd.grad"):
+                return True
+        elif isinstance(event, ir.Bind) and event.place.endswith(".requires_grad"):
+            return True
+    returns = any(isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events())
+    callers = (caller for caller, _ in facts.summaries.callers().get(function, ()))
+    return returns and any(isinstance(event, ir.Backward) for caller in callers for event in caller.events())

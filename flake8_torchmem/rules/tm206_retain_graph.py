@@ -56,8 +56,16 @@ raises and says so; it never computes something else in silence.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.reuse import graph_is_reused
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM206",
@@ -70,3 +78,20 @@ RULE = Rule(
     safety_reason="The gradients are the same to the last bit; the graph is only freed earlier.",
     effect="peak: higher by the activations of one batch; no growth where the loss is bound anew each turn",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Backwards that keep a graph which is rebuilt before anything could use it again."""
+    for function in facts.functions:
+        for event in function.events():
+            if isinstance(event, ir.Backward) and _retains(event.call) and not graph_is_reused(facts, function, event):
+                yield Report(
+                    event.site,
+                    "`retain_graph=True` keeps the activations until the graph is rebuilt, and nothing back-propagates through it again",
+                    "drop the argument",
+                )
+
+
+def _retains(call: ir.Call) -> bool:
+    argument = call.kwargs.get("retain_graph") or call.kwargs.get("retain_variables")
+    return isinstance(argument, ir.Const) and argument.value is True and "create_graph" not in call.kwargs

@@ -69,8 +69,17 @@ Elsewhere no fix is offered, since other code may expect the tensors on the devi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.evaluation import forwards
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM301",
@@ -83,3 +92,66 @@ RULE = Rule(
     safety_reason="load_state_dict copies to where the parameters are, so the model and the optimizer end up the same.",
     effect="peak: on a device, a second copy of the weights (and whatever else the file holds) for as long as the name lives",
 )
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """Checkpoints loaded to the device they were saved from, by a name that training does not let go."""
+    for function in facts.functions:
+        for event in function.events():
+            if not isinstance(event, ir.Bind) or "[" in event.place:
+                continue
+            call = _load(facts, function, event.value)
+            if call is not None and is_checkpoint(function, event) and _alive_while_training(facts, function, event):
+                yield Report(
+                    call.site,
+                    f"`torch.load` puts the checkpoint on the device it was saved from, and `{event.place}` holds it there while the program goes on",
+                    'load with `map_location="cpu"`, or `del` it once it is loaded',
+                )
+
+
+def _load(facts: FileFacts, function: ir.Function, value: ir.Expr) -> ir.Call | None:
+    """The `torch.load` without map_location whose result, or a part of it, is bound."""
+    while isinstance(value, (ir.Item, ir.Attr)):
+        value = value.base
+    if not isinstance(value, ir.Call) or value.star or "map_location" in value.kwargs or len(value.args) != 1:
+        return None
+    return value if facts.evidence.resolve(value.path or "", function) == "torch.load" else None
+
+
+def _alive_while_training(facts: FileFacts, function: ir.Function, load: ir.Bind) -> bool:
+    """Whether the name still holds it where the function trains or evaluates."""
+    at = facts.evidence.reaching(function).at
+    return any(load in at.get(event, {}).get(load.place, ()) for event in works(facts, function))
+
+
+def is_checkpoint(function: ir.Function, load: ir.Bind) -> bool:
+    """Whether the name, the keys that are read, or a `load_state_dict` say that it is a checkpoint and no data set."""
+    place = load.place
+    if torchapi.CHECKPOINT_NAME.search(torchapi.last(place)):
+        return True
+    for event in function.events():
+        for expr in _expressions(event):
+            for node in ir.walk(expr):
+                if isinstance(node, ir.Name) and node.path.startswith(f"{place}['"):
+                    if node.path[len(place) + 2 :].partition("'")[0] in torchapi.CHECKPOINT_KEYS:
+                        return True
+                if isinstance(node, ir.Call) and node.method == "load_state_dict" and any(place == p for arg in node.args for p in ir.names(arg)):
+                    return True
+    return False
+
+
+def _expressions(event: ir.Event) -> Iterator[ir.Expr]:
+    if isinstance(event, (ir.Bind, ir.Store, ir.Return)):
+        yield event.value
+    elif isinstance(event, ir.Invoke):
+        yield event.call
+
+
+def works(facts: FileFacts, function: ir.Function) -> Iterator[ir.Event]:
+    """Events that train or run a model over data, here or in what is called by a name that says so."""
+    running = {event for event in forwards(facts, function, guarded=True) if event.ctx.loops}
+    for event in function.events():
+        if isinstance(event, ir.Backward) or event in running:
+            yield event
+        elif isinstance(event, ir.Invoke) and event.call.operands and torchapi.WORK_NAME.search(event.call.method):
+            yield event

@@ -62,8 +62,17 @@ cache emptied from time to time; then guard it, as in `if step % 100 == 0`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.evaluation import is_batch_loop
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Rule
+from flake8_torchmem.rules.base import Report, Rule
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
 
 RULE = Rule(
     code="TM401",
@@ -76,3 +85,37 @@ RULE = Rule(
     safety_reason="A program close to the limit, or one that shares its device, may rely on the cache being emptied.",
     effect="time: on a CUDA device, every batch allocates anew; nothing on a CPU",
 )
+
+EMPTY_CACHE = frozenset({"torch.cuda.empty_cache", "torch.accelerator.empty_cache"})
+
+
+def check(facts: FileFacts) -> Iterator[Report]:
+    """`empty_cache` calls that every batch runs into."""
+    for function in facts.functions:
+        for event in facts.calls(function):
+            path = facts.evidence.resolve(event.call.path or "", function)
+            if path in EMPTY_CACHE and _every_batch(facts, function, event):
+                yield Report(
+                    event.site,
+                    "the cache is emptied with every batch: each turn pays for synchronising and for allocating anew what the cache held",
+                    "remove the call, or run it once per epoch",
+                )
+
+
+def _every_batch(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
+    """Whether nothing stands between the call and a loop over batches."""
+    if event.ctx.handler:
+        return False
+    if not event.ctx.loops:
+        return bool(torchapi.BATCH_METHOD.match(function.name)) and all(_is_device_check(cond) for cond, _, _ in event.ctx.conds)
+    loop = event.ctx.loops[-1]
+    if not all(_is_device_check(cond) for cond, _ in event.ctx.conds_inside(loop)):
+        return False
+    return is_batch_loop(facts, loop, function)
+
+
+def _is_device_check(cond: ir.Expr) -> bool:
+    """`if torch.cuda.is_available():` is no guard."""
+    return any("is_available" in path or "cuda" in path.lower() or path.endswith("device.type") for path in ir.names(cond)) and not any(
+        isinstance(node, ir.Op) and node.op == "%" for node in ir.walk(cond)
+    )

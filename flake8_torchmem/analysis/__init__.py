@@ -1,0 +1,1 @@
+"""From source text to facts about gradients, values and lifetimes."""

@@ -1,0 +1,177 @@
+"""What names stand for across a file: callees, classes of objects, aliases, which optimizer holds which module."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+
+MAX_ALIASES = 8
+
+
+class Bindings:
+    """Answers about one program; all answers are computed once.
+
+    Args:
+        program: the lowered file.
+    """
+
+    def __init__(self, program: ir.Program) -> None:
+        self.program = program
+        self.resolve = lambda path: torchapi.resolve(path, program.imports)
+        self.aliases = lru_cache(maxsize=None)(self._aliases)
+        self.assigned = lru_cache(maxsize=None)(self._assigned)
+        self.class_of = lru_cache(maxsize=None)(self._class_of)
+
+    def _assigned(self, function: ir.Function | None) -> dict[str, list[ir.Bind]]:
+        """All bindings of a function by place."""
+        found: dict[str, list[ir.Bind]] = {}
+        for event in function.events() if function else ():
+            if isinstance(event, ir.Bind):
+                found.setdefault(event.place, []).append(event)
+        return found
+
+    def _aliases(self, function: ir.Function) -> dict[str, str]:
+        """Places bound once, to another path: `opt = self.optimizer`, `step = opt.step`, `for opt in opts`."""
+        found: dict[str, str] = {}
+        for place, binds in self.assigned(function).items():
+            if len(binds) != 1 or "." in place or place in function.params:
+                continue
+            value = binds[0].value
+            if binds[0].kind == "target" and isinstance(value, ir.Item):
+                value = _iterated(value.base)
+                found[place] = f"{value.path}[*]" if isinstance(value, ir.Name) else place
+            elif isinstance(value, ir.Name) and binds[0].kind == "assign":
+                found[place] = value.path
+        return found
+
+    def canonical(self, path: str, function: ir.Function) -> str:
+        """The path with single-assignment aliases followed, in this function and the ones around it."""
+        for _ in range(MAX_ALIASES):
+            head = ir.root(path)
+            target = self._alias(head, function)
+            if target is None or ir.root(target) == head:
+                break
+            path = target + path[len(head) :]
+        return path
+
+    def _alias(self, name: str, function: ir.Function) -> str | None:
+        scope: ir.Function | None = function
+        while scope is not None:
+            if name in scope.params or name in scope.assigned:
+                return self.aliases(scope).get(name)
+            scope = scope.parent
+        return None
+
+    def binds(self, path: str, function: ir.Function) -> list[ir.Bind]:
+        """Where a path is bound: in the function, the ones around it, its class, the module."""
+        scope: ir.Function | None = function
+        while scope is not None:
+            found = self.assigned(scope).get(path)
+            if found:
+                return found
+            scope = scope.parent
+        if path.startswith("self.") and function.owner:
+            return [bind for method in function.owner.methods.values() for bind in self.assigned(method).get(path, ())]
+        return list(self.assigned(self.program.module).get(path, ())) if ir.root(path) not in function.params else []
+
+    def _class_of(self, path: str, function: ir.Function) -> ir.Class | None:
+        """The in-file class of the object at a path, when it is built in sight."""
+        if path == "self":
+            return function.owner
+        for bind in self.binds(path, function):
+            for node in ir.walk(bind.value):
+                if isinstance(node, ir.Call) and node.path in self.program.classes:
+                    return self.program.classes[node.path]
+        return None
+
+    def method(self, cls: ir.Class, name: str) -> ir.Function | None:
+        """A method by name, looked up through the bases that are in the file."""
+        pending, seen = [cls], set()
+        while pending:
+            current = pending.pop(0)
+            if name in current.methods:
+                return current.methods[name]
+            seen.add(current.name)
+            bases = (self.program.classes.get(torchapi.last(base)) for base in current.bases)
+            pending += [base for base in bases if base is not None and base.name not in seen]
+        return None
+
+    def complete(self, cls: ir.Class) -> bool:
+        """Whether all bases are in the file or known to have no training methods of their own."""
+        return all(
+            torchapi.last(base) in self.program.classes or base == "object" or torchapi.MODULE_BASE.search(base) for base in cls.bases
+        )
+
+    def callee(self, call: ir.Call, function: ir.Function) -> ir.Function | None:
+        """The in-file function that a call runs, if that is certain."""
+        path = call.path
+        if path is None:
+            return None
+        path = self.canonical(path, function)
+        base, _, name = path.rpartition(".")
+        if base:
+            cls = self.class_of(base, function)
+            return self.method(cls, name) if cls else None
+        scope: ir.Function | None = function
+        while scope is not None:
+            if name in scope.nested:
+                return scope.nested[name]
+            if name in scope.params:
+                return None
+            scope = scope.parent
+        if name in self.program.functions:
+            return self.program.functions[name]
+        cls = self.class_of(path, function)
+        return self.method(cls, "__call__") or self.method(cls, "forward") if cls else None
+
+    @property
+    @lru_cache(maxsize=None)  # noqa: B019 - one Bindings per file, dropped with it
+    def links(self) -> dict[str, set[str]]:
+        """Optimizer path to the module paths whose parameters it was built from."""
+        found: dict[str, set[str]] = {}
+        for function in self.program.all_functions():
+            for place, binds in self.assigned(function).items():
+                for bind in binds:
+                    if isinstance(bind.value, ir.Call) and self.is_optimizer_factory(bind.value):
+                        found.setdefault(place, set()).update(_modules_of(bind.value))
+        return found
+
+    def is_optimizer_factory(self, call: ir.Call) -> bool:
+        """Whether a call builds an optimizer."""
+        path = self.resolve(call.path or "")
+        return bool(torchapi.OPTIMIZER_FACTORY.search(path)) and not torchapi.looks_like_scheduler(path)
+
+    @property
+    @lru_cache(maxsize=None)  # noqa: B019
+    def zeroed(self) -> set[str]:
+        """Last parts of all paths on which the file calls `zero_grad`."""
+        events = (event for function in self.program.all_functions() for event in function.events())
+        return {torchapi.last(event.owner) for event in events if isinstance(event, ir.Zero) and event.owner}
+
+    def is_optimizer(self, path: str, function: ir.Function) -> bool:
+        """Whether what is stepped is an optimizer: by name, by how it was built, or because it is also cleared."""
+        if path == "<by hand>" or torchapi.looks_like_optimizer(path):
+            return True
+        built = any(isinstance(bind.value, ir.Call) and self.is_optimizer_factory(bind.value) for bind in self.binds(path, function))
+        return built or torchapi.last(path) in self.zeroed
+
+
+def _iterated(expr: ir.Expr) -> ir.Expr:
+    """What a `for` really goes over: `enumerate(xs)`, `xs.values()`, `tqdm(xs)`."""
+    while isinstance(expr, ir.Call):
+        if expr.method in ("values", "items", "parameters", "copy") and expr.receiver is not None:
+            expr = expr.receiver
+        elif expr.method in torchapi.SAME_ELEMENTS and expr.args:
+            expr = expr.args[0]
+        else:
+            break
+    return expr
+
+
+def _modules_of(call: ir.Call) -> set[str]:
+    """Module paths in an optimizer's arguments: receivers of `parameters()`."""
+    calls = (node for arg in call.operands for node in ir.walk(arg) if isinstance(node, ir.Call))
+    receivers = (node.receiver for node in calls if node.method in ("parameters", "named_parameters"))
+    return {receiver.path for receiver in receivers if isinstance(receiver, ir.Name)}

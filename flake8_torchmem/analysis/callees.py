@@ -1,0 +1,82 @@
+"""What a call into the unknown may do to gradients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.owners import Frame, Owners
+
+LIBRARY = ("torch.", "torchvision.", "numpy.", "math.", "wandb.", "os.", "time.", "logging.", "copy.", "random.", "json.", "contextlib.", "einops.")
+HOLDERS = re.compile(r"callback|hook|trainer|runner|engine|handler|learner|event|plugin|strategy|algorithm", re.I)
+BACKPROPAGATES = re.compile(r"backward|optim|step|update|train|scaler|grad|engine|backprop|learn", re.I)
+MODULE_METHODS_THAT_CLEAR = re.compile(r"zero|reset|clear", re.I)
+
+
+class Touch(Enum):
+    """What may have happened: nothing, anything to the gradients, or the loss was back-propagated as well."""
+
+    NOTHING = 0
+    GRADIENTS = 1
+    LOSS = 2
+
+
+def touches(call: ir.Call, frame: Frame, owners: Owners, losses: set[str]) -> Touch:
+    """Judge a call whose callee is not in the file.
+
+    Args:
+        call: the call.
+        frame: where it happens.
+        owners: names things.
+        losses: variables that the root function back-propagates.
+    """
+    name = call.method
+    path = owners.bindings.resolve(owners.canonical(call.path, frame)) if call.path else ""
+    if path.startswith(LIBRARY) or name in torchapi.NUMBER_FUNCTIONS:
+        return Touch.NOTHING
+    given = list(_given(call))
+    if BACKPROPAGATES.search(name) and any(ir.root(p) in losses and p in losses for p in given):
+        return Touch.LOSS
+    if _holder(call, frame, owners) and torchapi.MAY_TOUCH_GRADIENTS.search(name) and not torchapi.HARMLESS_TO_GRADIENTS.search(name):
+        return Touch.LOSS
+    if name in ("train", "eval", "__init__") or torchapi.HARMLESS_TO_GRADIENTS.search(name):
+        return Touch.NOTHING
+    paths = [owners.canonical(p, frame) for p in given]
+    if any(torchapi.looks_like_optimizer(p) or p in ("self", "trainer", "self.trainer") for p in paths):
+        return Touch.LOSS
+    if any(_is_model(p, owners) for p in paths) and not torchapi.CRITERION_NAME.search(name) and "loss" not in name.lower():
+        return Touch.LOSS
+    return Touch.NOTHING
+
+
+def _given(call: ir.Call) -> Iterator[str]:
+    """Paths that the callee gets in hand: arguments, also inside displays, but not what is computed from them."""
+    pending = list(call.operands)
+    while pending:
+        arg = pending.pop()
+        if isinstance(arg, ir.Name):
+            yield arg.path
+        elif isinstance(arg, ir.Seq):
+            pending.extend(arg.items)
+
+
+def _holder(call: ir.Call, frame: Frame, owners: Owners) -> bool:
+    """Whether the callee hangs on something that may hold the optimizer: self, a trainer, callbacks, the optimizer."""
+    receiver = call.receiver
+    if not isinstance(receiver, ir.Name):
+        return False
+    path = owners.canonical(receiver.path, frame)
+    if path == "self" or HOLDERS.search(torchapi.last(path)):
+        return True
+    if torchapi.looks_like_optimizer(path):
+        return call.method not in ("state_dict", "load_state_dict", "add_param_group", "synchronize")
+    return _is_model(path, owners) and bool(MODULE_METHODS_THAT_CLEAR.search(call.method))
+
+
+def _is_model(path: str, owners: Owners) -> bool:
+    """Whether a path is a module whose gradients matter."""
+    linked = any(path == module for modules in owners.bindings.links.values() for module in modules)
+    return linked or bool(torchapi.MODULE_NAME.match(torchapi.last(path)) and not torchapi.CRITERION_NAME.search(torchapi.last(path)))

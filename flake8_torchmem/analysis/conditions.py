@@ -1,0 +1,99 @@
+"""What a branch says: implied facts, whether a condition can change between turns, whether it is an accumulation window."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from flake8_torchmem.analysis import ir
+
+Facts = frozenset[tuple[str, bool]]
+STABLE_CALLS = frozenset({"isinstance", "len", "hasattr", "getattr", "bool", "str", "int"})
+CHANGING = re.compile(r"sync|boundary|should|is_last|do_step|ready|finished|done|flag_step", re.I)
+WINDOW_NAME = re.compile(
+    r"accum|should_?(?:step|update|sync|optim)|sync_grad|boundary|do_(?:step|update|opt)|is_(?:update|step|sync|last_micro)"
+    r"|update_(?:now|step|freq)|step_now|iter_size|micro",
+    re.I,
+)
+POSITIVE = {"!=": "==", "is not": "is", "not in": "in", ">=": "<", "<=": ">"}
+
+
+@dataclass(frozen=True)
+class Test:
+    """A condition with negations pushed inward.
+
+    Attributes:
+        kind: atom, const, and, or.
+        text: canonical spelling of the whole, and of its opposite for an atom that is negative.
+        positive: an atom holds when its text does (False: when it does not).
+        parts: of `and` and `or`.
+        names: access paths that it reads.
+    """
+
+    kind: str
+    text: str
+    positive: bool
+    parts: tuple[Test, ...]
+    names: frozenset[str]
+
+    def truth(self, facts: Facts) -> bool | None:
+        """Its value under these facts, None when open."""
+        if self.kind == "const":
+            return self.positive
+        for value in (True, False):
+            if (self.text, value) in facts:
+                return value is self.positive
+        if self.kind == "atom":
+            return None
+        values = [part.truth(facts) for part in self.parts]
+        decisive = self.kind == "or"
+        if decisive in values:
+            return decisive
+        return None if None in values else not decisive
+
+    def implied(self, arm: bool) -> Iterator[tuple[str, bool]]:
+        """Facts that are certain once the condition is `arm`."""
+        if self.kind != "const":
+            yield self.text, arm is self.positive
+        if self.kind == ("and" if arm else "or"):
+            for part in self.parts:
+                yield from part.implied(arm)
+
+
+def compile_test(cond: ir.Expr, rename: Callable[[str], str], positive: bool = True) -> Test:
+    """A condition as a `Test`, its names spelled by `rename`."""
+    if isinstance(cond, ir.Op):
+        if cond.op == "not":
+            return compile_test(cond.args[0], rename, not positive)
+        if cond.op in ir.BOOLEAN:
+            parts = tuple(compile_test(part, rename, positive) for part in cond.args)
+            kind = cond.op if positive else {"and": "or", "or": "and"}[cond.op]
+            names = frozenset(name for part in parts for name in part.names)
+            return Test(kind, f"({kind} {' '.join(('' if p.positive else '!') + p.text for p in parts)})", True, parts, names)
+        if cond.op in POSITIVE:
+            return compile_test(ir.Op(POSITIVE[cond.op], cond.args), rename, not positive)
+    if isinstance(cond, ir.Const):
+        return Test("const", "", bool(cond.value) is positive, (), frozenset())
+    return Test("atom", ir.text(cond, rename), positive, (), frozenset(map(rename, ir.names(cond))))
+
+
+def changes(cond: ir.Expr, loops: tuple[ir.Loop, ...]) -> bool:
+    """Whether the condition can differ between turns of the innermost loop."""
+    assigned = loops[-1].assigned if loops else set()
+    for node in ir.walk(cond):
+        if isinstance(node, (ir.Opaque, ir.Comp)):
+            return True
+        if isinstance(node, ir.Call) and node.path not in STABLE_CALLS:
+            return True
+        if isinstance(node, ir.Name) and (CHANGING.search(node.path) or any(prefix in assigned for prefix in ir.prefixes(node.path))):
+            return True
+    return False
+
+
+def window_like(cond: ir.Expr) -> bool:
+    """Whether the condition is true once in a number of turns: a modulo, or a name that says so."""
+    return any(
+        (isinstance(node, ir.Op) and node.op == "%") or (isinstance(node, ir.Name) and WINDOW_NAME.search(node.path))
+        for node in ir.walk(cond)
+    )

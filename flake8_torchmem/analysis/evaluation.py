@@ -1,0 +1,90 @@
+"""Loops that evaluate: forwards over data that nothing back-propagates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.values import Kind
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
+
+EVALUATION_DATA = re.compile(r"(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|loader|dataloader|set|dl|data)", re.I)
+TRAINING_DATA = re.compile(r"(?:^|_)train", re.I)
+
+
+def goes_over_data(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
+    """Whether a loop takes batches: from something named like data, or a whole-run `while`."""
+    if loop.iterable is None:
+        return loop.kind == "while"
+    words = [torchapi.last(path) for path in ir.names(loop.iterable)]
+    if any(torchapi.DATA_NAME.search(word) for word in words):
+        return True
+    return any(torchapi.DATA_NAME.search(torchapi.last(facts.bindings.canonical(path, function))) for path in ir.names(loop.iterable))
+
+
+def evaluates(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
+    """Whether the code around a loop says that it evaluates: its name, its data's name, or `.eval()` before the loop."""
+    words = [torchapi.last(path) for path in ir.names(loop.iterable)] if loop.iterable is not None else []
+    if any(TRAINING_DATA.search(word) for word in words) and not mode_before(function, loop):
+        return False
+    if any(EVALUATION_DATA.search(word) for word in words):
+        return True
+    return bool(torchapi.EVAL_NAME.search(function.name)) and not function.name.startswith("test_") or mode_before(function, loop)
+
+
+def mode_before(function: ir.Function, loop: ir.Loop) -> bool:
+    """Whether the last `.eval()` or `.train()` before the loop was `.eval()`."""
+    mode = None
+    for event in function.events():
+        if loop in event.ctx.loops:
+            break
+        if isinstance(event, ir.Invoke) and not event.call.args:
+            mode = {"eval": True, "train": False}.get(event.call.method, mode)
+        elif isinstance(event, ir.Invoke) and event.call.method == "train" and isinstance(event.call.args[0], ir.Const):
+            mode = event.call.args[0].value is False
+    return bool(mode)
+
+
+def forwards(facts: FileFacts, function: ir.Function, guarded: bool = False) -> Iterator[ir.Invoke]:
+    """Calls of models (not of criteria) with gradients on, in order; `guarded`: also without gradients."""
+    values = facts.values(function)
+    for event in facts.calls(function):
+        call = event.call
+        if (call.ctx.grad is not ir.Grad.ON and not guarded) or torchapi.CRITERION_NAME.search(call.method):
+            continue
+        env = values.reaching.at.get(event, {})
+        callee = facts.bindings.callee(call, function)
+        if callee is not None and (callee.grad is not ir.Grad.ON or callee.name not in ("forward", "__call__")):
+            continue
+        receiver = call.receiver
+        is_forward = call.method == "forward" and receiver is not None and values.kind(receiver, env, call.ctx) is Kind.MODULE
+        if is_forward or values.kind(call.func, env, call.ctx) is Kind.MODULE:
+            yield event
+
+
+def proves_no_grad(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether the code would raise with gradients on: `.numpy()` of a result that was not detached."""
+    values = facts.values(function)
+    for event in facts.calls(function):
+        receiver = event.call.receiver
+        if event.call.method == "numpy" and receiver is not None and event.call.ctx.grad is ir.Grad.ON:
+            if values.kind(receiver, values.reaching.at.get(event, {}), event.call.ctx) is Kind.GRAPH:
+                return True
+    return False
+
+
+def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
+    """Whether a loop handles one batch per turn: it goes over data, or runs models and trains, with no such loop inside."""
+    inner = [other for other in function.loops if other.parent is loop and other.kind != "comp"]
+    if any(goes_over_data(facts, other, function) or facts.backward_in(other, function) for other in inner):
+        return False
+    if any(torchapi.EPOCH_NAME.search(target) for target in loop.targets):
+        return False
+    trains = any(isinstance(event, ir.Backward) and loop in event.ctx.loops for event in function.events())
+    named = loop.kind == "for" and goes_over_data(facts, loop, function)
+    return trains or (named and any(loop in event.ctx.loops for event in forwards(facts, function, guarded=True)))

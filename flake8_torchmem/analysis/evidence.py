@@ -1,0 +1,233 @@
+"""What a file shows about its values: which paths are modules, which values are back-propagated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.bindings import Bindings
+from flake8_torchmem.analysis.reaching import Reaching
+
+WEIGHT_NAME = re.compile(r"lambda|weight|coef|alpha|beta|gamma|scale|ratio|^w_|_w$|args|cfg|config|opt\b|hparams", re.I)
+ENDS_GRAPH = torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS | torchapi.NUMBER_FUNCTIONS
+CARRIES_PARTS = frozenset({"+", "-", "*", "/", "neg", "pos", "@", "**", "and", "or", "if"})
+
+
+def carriers(expr: ir.Expr) -> Iterator[str]:
+    """Access paths whose graph the expression's value carries on."""
+    pending = [expr]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ir.Name):
+            head, _, tail = node.path.rpartition(".")
+            if tail in torchapi.DETACHED_ATTRIBUTES or (head and tail in torchapi.NUMBER_ATTRIBUTES):
+                continue
+            yield node.path
+        elif isinstance(node, ir.Call):
+            if node.method in ENDS_GRAPH:
+                continue
+            pending.extend(node.operands)
+            if isinstance(node.receiver, ir.Expr):
+                pending.append(node.receiver)
+        elif isinstance(node, ir.Op) and (node.op in ir.COMPARISONS or node.op == "format"):
+            continue
+        elif isinstance(node, ir.Op) and node.op == "if":
+            pending.extend(node.args[1:])
+        else:
+            pending.extend(ir.parts(node))
+
+
+class Evidence:
+    """Answers about one program.
+
+    Args:
+        bindings: what its names stand for.
+        bases: base names of every class of the file, also of those whose methods were sliced away.
+    """
+
+    def __init__(self, bindings: Bindings, bases: dict[str, tuple[str, ...]]) -> None:
+        self.bindings = bindings
+        self.bases = bases
+        self.reaching = lru_cache(maxsize=None)(Reaching)
+        self.is_module = lru_cache(maxsize=None)(self._is_module)
+        self._marked: dict[ir.Function, set[ir.Bind]] = {}
+        self._feeding: dict[ir.Function, frozenset[str]] = {}
+        self._calls = [
+            (function, event.call) for function in bindings.program.all_functions() for event in function.events() if isinstance(event, ir.Invoke)
+        ]
+        self._used_as_module = {
+            call.receiver.path
+            for _, call in self._calls
+            if call.method in ("parameters", "named_parameters", "train", "eval", "modules", "named_modules", "requires_grad_")
+            and isinstance(call.receiver, ir.Name)
+            and not (call.method in ("train", "eval") and len(call.args) > 1)
+            and not torchapi.looks_like_optimizer(call.receiver.path)
+        }
+        self._frozen = set(self._find_frozen())
+
+    def resolve(self, path: str, function: ir.Function) -> str:
+        """The full dotted name of a path, unless a local variable hides the import."""
+        return path if ir.root(path) in function.locals else self.bindings.resolve(self.bindings.canonical(path, function))
+
+    def _find_frozen(self) -> Iterator[str]:
+        """Modules whose parameters were told not to require gradients."""
+        for function, call in self._calls:
+            argument = call.args[0] if call.args else call.kwargs.get("requires_grad")
+            if call.method == "requires_grad_" and isinstance(argument, ir.Const) and argument.value is False and call.receiver:
+                yield from (path.removesuffix(".parameters") for path in ir.names(call.receiver))
+            if "freeze" in call.method and "un" not in call.method:
+                yield from (path for arg in (*call.operands, call.receiver) if arg is not None for path in ir.names(arg))
+        for function in self.bindings.program.all_functions():
+            for place, binds in self.bindings.assigned(function).items():
+                if place.endswith(".requires_grad") and any(isinstance(b.value, ir.Const) and b.value.value is False for b in binds):
+                    for bind in self.bindings.binds(ir.root(place), function):
+                        yield from (path.removesuffix(".parameters") for path in ir.names(bind.value))
+
+    def _is_module(self, path: str, function: ir.Function) -> bool:
+        path = self.bindings.canonical(path, function)
+        if path in self._frozen:
+            return False
+        if path in ("self", "super()") and function.owner:
+            return self.module_class(function.owner.name)
+        if path in self._used_as_module:
+            return True
+        for bind in self.bindings.binds(path, function):
+            if any(isinstance(node, ir.Call) and self._builds_module(node) for node in _spine(bind.value)):
+                return True
+        last = torchapi.last(path)
+        local = path == last or path == f"self.{last}"
+        return bool(torchapi.MODULE_NAME.match(last)) and (local or path.count(".") <= 2) and last not in self.bindings.program.imports
+
+    def _builds_module(self, call: ir.Call) -> bool:
+        path = call.path or ""
+        full = self.bindings.resolve(path)
+        return bool(torchapi.MODULE_FACTORY.match(full)) or call.method in torchapi.MODULE_WRAPPERS or self.module_class(path)
+
+    def module_class(self, name: str, depth: int = 0) -> bool:
+        """Whether a class of the file derives from a torch module."""
+        bases = self.bases.get(name, ())
+        return any(torchapi.MODULE_BASE.search(self.bindings.resolve(b)) or (depth < 5 and self.module_class(b, depth + 1)) for b in bases)
+
+    def backpropagated(self, bind: ir.Bind, function: ir.Function) -> bool:
+        """Whether what this binding made is back-propagated in the function, or comes along with what is."""
+        if function not in self._marked:
+            self._marked[function] = self._mark(function)
+        return bind in self._marked[function]
+
+    def feeds_backward(self, function: ir.Function) -> frozenset[str]:
+        """Paths whose value, through any number of bindings and stores, reaches a backward of the function."""
+        if function not in self._feeding:
+            self._feeding[function] = frozenset()
+            self._feeding[function] = frozenset(self._feed(function))
+        return self._feeding[function]
+
+    def _feed(self, function: ir.Function) -> set[str]:
+        sources: dict[str, set[str]] = {}
+        found: set[str] = set()
+        family = [function, *function.nested.values()]
+        for event in (event for member in family for event in member.events()):
+            if isinstance(event, ir.Backward):
+                found.update(carriers(event.value))
+            elif isinstance(event, (ir.Bind, ir.Store)):
+                sources.setdefault(event.place, set()).update(carriers(event.value))
+            elif isinstance(event, ir.Invoke):
+                found.update(self._given_to_backward(event.call, function))
+        pending = list(found)
+        while pending:
+            path = pending.pop()
+            for prefix in ir.prefixes(path):
+                for source in sources.get(prefix, set()) - found:
+                    found.add(source)
+                    pending.append(source)
+        return found | {prefix for path in found for prefix in ir.prefixes(path)}
+
+    def _given_to_backward(self, call: ir.Call, function: ir.Function) -> Iterator[str]:
+        """Arguments of callees that back-propagate what they get, in the file or by their name."""
+        if call.method in ("grad", "closure") or torchapi.TAKES_LOSS.search(call.method):
+            yield from (path for arg in call.operands for path in carriers(arg))
+        callee = self.bindings.callee(call, function)
+        if callee is not None and any(isinstance(event, ir.Backward) for event in callee.events()):
+            params = callee.params[1:] if callee.owner and callee.params[:1] == ("self",) else callee.params
+            feeding = self.feeds_backward(callee) if callee is not function else frozenset(params)
+            for param, arg in [*zip(params, call.args, strict=False), *call.kwargs.items()]:
+                if param in feeding:
+                    yield from carriers(arg)
+
+    def _mark(self, function: ir.Function) -> set[ir.Bind]:
+        at = self.reaching(function).at
+        pending = [
+            bind
+            for event in function.events()
+            if isinstance(event, ir.Backward)
+            for path in _direct(event.value)
+            for bind in at[event].get(path, ())
+        ]
+        marked = set(pending)
+        binds = [event for event in function.events() if isinstance(event, ir.Bind)]
+        while pending:
+            bind = pending.pop()
+            parts = (other for path in _direct(bind.value) if _is_part(path) for other in at[bind].get(path, ()))
+            siblings = (other for other in binds if _companion(bind, other))
+            for other in (*parts, *siblings):
+                if other not in marked and (isinstance(_source(other.value), ir.Call) or _direct_op(other.value)):
+                    marked.add(other)
+                    pending.append(other)
+        return marked
+
+
+def _direct(expr: ir.Expr) -> Iterator[str]:
+    """Paths that arithmetic and transparent methods combine into the value, calls of functions left out."""
+    pending = [expr]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ir.Name):
+            yield node.path
+        elif isinstance(node, ir.Op) and node.op in CARRIES_PARTS:
+            pending.extend(node.args[1:] if node.op == "if" else node.args)
+        elif isinstance(node, ir.Call) and node.method in ("scale", "mean", "sum", "to", "cuda", "squeeze", "float", "half") and node.receiver:
+            pending.extend(node.args[:1] if node.method == "scale" else ())
+            if node.method != "scale":
+                pending.append(node.receiver)
+        elif isinstance(node, (ir.Seq,)):
+            pending.extend(node.items)
+
+
+def _is_part(path: str) -> bool:
+    """Whether a summand's name says loss, and not weight or metric."""
+    last = torchapi.last(path)
+    return bool(torchapi.LOSS_NAME.search(last)) and not WEIGHT_NAME.search(path)
+
+
+def _companion(bind: ir.Bind, other: ir.Bind) -> bool:
+    """Whether both were unpacked from one call, and the other is named as a loss."""
+    first, second = bind.value, other.value
+    if not (isinstance(first, ir.Item) and isinstance(second, ir.Item)) or first.base is not second.base:
+        return False
+    last = torchapi.last(other.place)
+    return bool(torchapi.LOSS_NAME.search(last)) and not torchapi.METRIC_NAME.search(last)
+
+
+def _source(expr: ir.Expr) -> ir.Expr:
+    while isinstance(expr, (ir.Item, ir.Attr)):
+        expr = expr.base
+    return expr
+
+
+def _direct_op(expr: ir.Expr) -> bool:
+    return isinstance(expr, ir.Op) and expr.op in CARRIES_PARTS
+
+
+def _spine(expr: ir.Expr) -> Iterator[ir.Expr]:
+    """The calls that a value went through: `Net().to(device)` is built by `Net`."""
+    while isinstance(expr, ir.Call):
+        yield expr
+        receiver = expr.receiver
+        if isinstance(receiver, ir.Call):
+            expr = receiver
+        elif expr.method in torchapi.MODULE_WRAPPERS and expr.args:
+            expr = expr.args[0]
+        else:
+            return

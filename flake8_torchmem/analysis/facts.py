@@ -1,0 +1,98 @@
+"""All that rules read of one file, computed when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+
+from flake8_torchmem.analysis import conditions, ir
+from flake8_torchmem.analysis.bindings import Bindings
+from flake8_torchmem.analysis.evidence import Evidence
+from flake8_torchmem.analysis.gradient_paths import Explorer, Observations, Verdict
+from flake8_torchmem.analysis.lifetime import Lifetimes
+from flake8_torchmem.analysis.summaries import Summaries
+from flake8_torchmem.analysis.values import Values
+
+
+class FileFacts:
+    """The facts of one file.
+
+    Args:
+        program: the lowered file.
+        bases: base names of every class of the file.
+    """
+
+    def __init__(self, program: ir.Program, bases: dict[str, tuple[str, ...]]) -> None:
+        self.program = program
+        self.bindings = Bindings(program)
+        self.summaries = Summaries(self.bindings)
+        self.evidence = Evidence(self.bindings, bases)
+        self.functions = tuple(program.all_functions())
+        self.values = lru_cache(maxsize=None)(lambda function: Values(function, self.evidence))
+        self.lifetimes = lru_cache(maxsize=None)(lambda function: Lifetimes(function, self.evidence))
+
+    @cached_property
+    def gradients(self) -> tuple[Observations, ...]:
+        """What was seen on the paths of every function that steps or back-propagates, itself or in what it calls."""
+        found = []
+        for function in self.functions:
+            if {"backward", "step"} & self.summaries.effects(function):
+                repeated = self.per_batch_owner(function)
+                observations = Explorer(function, self.bindings, self.summaries, repeated).run()
+                if observations is not None:
+                    found.append(observations)
+        return tuple(found)
+
+    def per_batch_owner(self, function: ir.Function) -> bool:
+        """Whether a method trains once per call with an optimizer that its own class builds, and nothing else could clear.
+
+        Then the loop lies elsewhere, and the next call finds what this one left.
+        """
+        if function.owner is None or function.name == "__init__" or not self.bindings.complete(function.owner):
+            return False
+        steps = [event for event in function.events() if isinstance(event, ir.Step) and event.owner.startswith("self.")]
+        if not steps or any(event.ctx.loops for event in steps) or function in self.summaries.callers():
+            return False
+        built = all(self.bindings.links.get(event.owner) for event in steps)
+        return built and not any(isinstance(event, ir.Zero) for other in self.functions for event in other.events())
+
+    def is_window(self, cond: ir.Expr, function: ir.Function) -> bool:
+        """Whether a condition is true once per accumulation window: by modulo, by name, through a local, by a counter that is reset."""
+        if conditions.window_like(cond):
+            return True
+        for path in ir.names(cond):
+            binds = self.bindings.binds(path, function)
+            if any(isinstance(bind.value, ir.Op) and conditions.window_like(bind.value) for bind in binds):
+                return True
+            counts = any(bind.kind == "augment" and isinstance(bind.delta, ir.Const) for bind in binds)
+            if counts and any(bind.ctx.loops and isinstance(bind.value, ir.Const) and bind.kind == "assign" for bind in binds):
+                return True
+        return False
+
+    def order_defects(self, code: str) -> Iterator[tuple[ir.Step, str, Verdict]]:
+        """Steps whose turn is in the wrong order, by the code of the defect."""
+        for observations in self.gradients:
+            yield from observations.defects(code)
+
+    def backward_in(self, loop: ir.Loop, function: ir.Function) -> bool:
+        """Whether the loop back-propagates, itself or in an in-file callee."""
+        for event in function.events():
+            if loop not in event.ctx.loops:
+                continue
+            if isinstance(event, ir.Backward):
+                return True
+            callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) else None
+            if callee is not None and "backward" in self.summaries.effects(callee):
+                return True
+        return False
+
+    def calls(self, function: ir.Function) -> Iterator[ir.Invoke]:
+        """The plain calls of a function, in order."""
+        return (event for event in function.events() if isinstance(event, ir.Invoke))
+
+    def guarded_by_callers(self, function: ir.Function, depth: int = 3) -> bool:
+        """Whether every caller in sight runs the function without gradients; False when there is none."""
+        callers = self.summaries.callers().get(function, ())
+        return bool(callers) and all(
+            call.ctx.grad is not ir.Grad.ON or (depth > 0 and self.guarded_by_callers(caller, depth - 1)) for caller, call in callers
+        )

@@ -1,0 +1,95 @@
+"""One way through the control-flow graph, with states kept apart (path facts) or joined (values)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
+
+from flake8_torchmem.analysis.ir import Block, Edge
+
+S = TypeVar("S", bound=Hashable)
+J = TypeVar("J")
+
+
+class TooManyPaths(Exception):
+    """The state space is larger than the budget: nothing is known."""
+
+
+class Budget:
+    """Counts visited states over nested explorations.
+
+    Args:
+        limit: visits before `TooManyPaths` is raised.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    def spend(self) -> None:
+        """Count one visit."""
+        self.left -= 1
+        if self.left < 0:
+            raise TooManyPaths
+
+
+def explore(
+    entry: Block,
+    states: Iterable[S],
+    transfer: Callable[[Block, S], Iterable[S]],
+    follow: Callable[[Edge, S], S | None],
+    budget: Budget,
+) -> set[S]:
+    """Every state that can reach the exit, path by path.
+
+    Args:
+        entry: first block.
+        states: states at its start.
+        transfer: states after a block's events.
+        follow: the state beyond an edge, None when the edge is infeasible.
+        budget: limit on visits.
+
+    Raises:
+        TooManyPaths: the budget is spent.
+    """
+    work = deque((entry, state) for state in states)
+    seen = set(work)
+    exits: set[S] = set()
+    while work:
+        block, state = work.popleft()
+        budget.spend()
+        for after in transfer(block, state):
+            if not block.edges:
+                exits.add(after)
+            for edge in block.edges:
+                beyond = follow(edge, after)
+                if beyond is not None and (edge.target, beyond) not in seen:
+                    seen.add((edge.target, beyond))
+                    work.append((edge.target, beyond))
+    return exits
+
+
+def solve(entry: Block, initial: J, transfer: Callable[[Block, J], J], join: Callable[[J, J], tuple[J, bool]]) -> dict[int, J]:
+    """The joined state at the start of every reachable block, to a fixed point.
+
+    Args:
+        entry: first block.
+        initial: state at its start.
+        transfer: state after a block.
+        join: the joined state, and whether it differs from the first argument.
+    """
+    before: dict[int, J] = {entry.index: initial}
+    work = deque([entry])
+    while work:
+        block = work.popleft()
+        after = transfer(block, before[block.index])
+        for edge in block.edges:
+            index = edge.target.index
+            if index not in before:
+                before[index] = after
+                work.append(edge.target)
+                continue
+            before[index], changed = join(before[index], after)
+            if changed and edge.target not in work:
+                work.append(edge.target)
+    return before

@@ -1,0 +1,221 @@
+"""Which definitions of a file can matter: from the text and the ast alone, before libcst is imported.
+
+The text is searched for bare words, never for spellings: `loss . backward ( )` is legal. What is kept is a superset of
+what the rules look at; a test holds every finding against it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flake8_torchmem import torchapi
+
+MAX_UNIT = 200_000
+MAX_MODULE_STATEMENT = 4_000
+MAX_CALLEES = 120_000
+MAX_DEPTH = 120
+
+CORE = re.compile(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b|\bload\b\s*\(")
+GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
+LOOP = re.compile(r"\bfor\b|\bwhile\b")
+DATA_LOOP = re.compile(
+    r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "") + r")", re.I
+)
+EVAL_CALL = re.compile(r"\beval\b\s*\(")
+CALLED = re.compile(r"(\w+)\s*\(")
+GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
+NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
+
+
+@dataclass(eq=False)
+class Unit:
+    """A definition or module-level statement: its lines [first, end), name, enclosing class, and text."""
+
+    node: ast.stmt
+    name: str
+    cls: ast.ClassDef | None
+    first: int
+    end: int
+    text: str
+    called: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Selection:
+    """What is to be parsed by libcst.
+
+    Attributes:
+        ranges: line ranges [first, end), 1-based, in order.
+        body: ast statements on them: classes hold their kept methods alone.
+        imports: local name to full dotted name, of the whole file.
+        bases: base names of every top-level class.
+    """
+
+    ranges: list[tuple[int, int]]
+    body: list[ast.stmt]
+    imports: dict[str, str]
+    bases: dict[str, tuple[str, ...]]
+
+
+def candidate(text: str) -> bool:
+    """Whether the file can hold training code at all: the cheapest test, on the text."""
+    return "torch" in text or ("backward" in text and ("zero_grad" in text or "optimizer" in text))
+
+
+def select(text: str, tree: ast.Module) -> Selection | None:
+    """The lines that matter, None when none do.
+
+    Args:
+        text: the file.
+        tree: its syntax tree.
+    """
+    lines = text.split("\n")
+    units = list(_units(tree, lines))
+    chosen = {unit for unit in units if _matters(unit)}
+    if not chosen:
+        return None
+    chosen |= _callers(units, chosen)
+    chosen |= _callees(units, chosen)
+    chosen |= {unit for unit in units if _context(unit, chosen)}
+    chosen = {unit for unit in chosen if _shallow(unit.node)}
+    return _selection(tree, [unit for unit in units if unit in chosen]) if chosen else None
+
+
+def _units(tree: ast.Module, lines: list[str]) -> Iterator[Unit]:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    yield _unit(method, node, lines)
+        elif not isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield _unit(node, None, lines)
+
+
+def _unit(node: ast.stmt, cls: ast.ClassDef | None, lines: list[str]) -> Unit:
+    first = _first_line(node)
+    end = (node.end_lineno or node.lineno) + 1
+    return Unit(node, getattr(node, "name", ""), cls, first, end, "\n".join(lines[first - 1 : end - 1]))
+
+
+def _first_line(node: ast.stmt) -> int:
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _matters(unit: Unit) -> bool:
+    """Whether a rule may have something to say about this unit itself."""
+    text = unit.text
+    if len(text) > MAX_UNIT:
+        return False
+    if CORE.search(text):
+        return True
+    if unit.name in NEVER or not LOOP.search(text):
+        return bool(torchapi.BATCH_METHOD.match(unit.name))
+    if any(GUARDS.search(ast.unparse(decorator)) for decorator in getattr(unit.node, "decorator_list", ())):
+        return False
+    if unit.name != "forward" and (torchapi.EVAL_NAME.search(unit.name) or torchapi.BATCH_METHOD.match(unit.name) or EVAL_CALL.search(text)):
+        return True
+    return unit.name != "forward" and bool(DATA_LOOP.search(text) and GROWTH.search(text))
+
+
+def _called(unit: Unit) -> set[str]:
+    if not unit.called:
+        unit.called = set(CALLED.findall(unit.text))
+    return unit.called
+
+
+def _callers(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
+    """Who calls a function that evaluates: the guard may stand there."""
+    names = {unit.name for unit in chosen if unit.name and not CORE.search(unit.text)}
+    return {unit for unit in units if unit not in chosen and len(unit.text) < MAX_UNIT and names & _called(unit)} if names else set()
+
+
+def _callees(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
+    """In-file functions, own methods, and methods of classes that are built here: two calls deep, bounded in size."""
+    found: set[Unit] = set()
+    frontier, budget = set(chosen), MAX_CALLEES
+    for _ in range(2):
+        names = {name for unit in frontier for name in _called(unit)}
+        classes = {unit.cls for unit in frontier if unit.cls}
+        reached = [unit for unit in units if unit not in chosen and unit not in found and _is_callee(unit, names, classes)]
+        frontier = set()
+        for unit in sorted(reached, key=lambda unit: len(unit.text)):
+            budget -= len(unit.text)
+            if budget > 0:
+                frontier.add(unit)
+        found |= frontier
+    return found
+
+
+def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
+    if not isinstance(unit.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    if unit.cls is None:
+        return unit.name in names
+    if unit.name == "__init__":
+        return unit.cls in classes
+    return unit.name != "forward" and unit.name in names and (unit.cls in classes or unit.cls.name in names or len(unit.text) < 2_000)
+
+
+def _context(unit: Unit, chosen: set[Unit]) -> bool:
+    """Small module-level statements that may bind models and optimizers, switch gradients off, or call what was chosen."""
+    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT or "(" not in unit.text:
+        return False
+    if isinstance(unit.node, (ast.Assign, ast.AnnAssign)) or torchapi.GRAD_SWITCH in unit.text:
+        return True
+    return not isinstance(unit.node, ast.Expr) and bool({other.name for other in chosen if other.name} & _called(unit))
+
+
+def _shallow(node: ast.AST) -> bool:
+    """libcst takes quadratic time on deep nesting, and crashes on more."""
+    pending = [(node, 0)]
+    while pending:
+        current, depth = pending.pop()
+        if depth > MAX_DEPTH and not isinstance(current, ast.BinOp):
+            return False
+        if depth > 20 * MAX_DEPTH:
+            return False
+        pending.extend((child, depth + 1) for child in ast.iter_child_nodes(current))
+    return True
+
+
+def _selection(tree: ast.Module, units: list[Unit]) -> Selection:
+    ranges: list[tuple[int, int]] = []
+    body: list[ast.stmt] = []
+    open_class: ast.ClassDef | None = None
+    for unit in units:
+        if unit.cls is None:
+            body.append(unit.node)
+        elif unit.cls is open_class:
+            body[-1].body.append(unit.node)  # type: ignore[attr-defined]
+        else:
+            header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
+            body.append(ast.copy_location(header, unit.cls))
+            ranges.append((_first_line(unit.cls), _first_line(unit.cls.body[0])))
+        open_class = unit.cls
+        if not ranges or unit.first >= ranges[-1][1]:
+            ranges.append((unit.first, unit.end))
+        else:
+            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], unit.end))
+    bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
+    return Selection(ranges, body, imports(tree), bases)
+
+
+def imports(tree: ast.Module) -> dict[str, str]:
+    """What imported names stand for, imports inside functions and `if`s included."""
+    found: dict[str, str] = {}
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}".lstrip(".")
+        elif not isinstance(node, ast.expr):
+            pending.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.stmt, ast.excepthandler)))
+    return found

@@ -1,0 +1,143 @@
+"""Gradient typestate: what the gradients of each optimizer hold, on one path.
+
+Per owner: which backwards have been added since the last clear (`full`), whether a step has already used what is there
+(`used`), and what the last clear threw away (`cleared`). One backward may feed several owners: it counts for an owner
+once a step of that owner claims it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from flake8_torchmem.analysis.ir import Backward, Loop, Step, Zero
+
+# Owners that have not been met yet share this entry.
+OTHERS = "*"
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """One owner's gradients.
+
+    Attributes:
+        full: backwards whose gradients are there and no step has used.
+        turns: loops, outermost first, in whose current turn the newest of them ran.
+        used: the step that has used gradients which are still there.
+        empty: the clear after which nothing was added.
+        wasted: backwards whose gradients `empty` threw away, unused.
+        wasted_turns: as `turns`, for those.
+    """
+
+    full: frozenset[Backward] = frozenset()
+    turns: tuple[Loop, ...] = ()
+    used: Step | None = None
+    empty: Zero | None = None
+    wasted: frozenset[Backward] = frozenset()
+    wasted_turns: tuple[Loop, ...] = ()
+
+
+UNKNOWN = Gradients()
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A step that found nothing fresh to use: `lost` when a loss of this turn was waiting to be back-propagated."""
+
+    step: Step
+    owner: str
+    turn: Loop
+    lost: bool
+    facts: frozenset[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that is known on one path.
+
+    Attributes:
+        owners: gradients by owner path, `OTHERS` for owners not met yet.
+        facts: conditions taken, by text.
+        dirty: backwards since the last step, each with the owners whose gradients a step had used before it.
+        claimed: a step has used `dirty` already: the next backward starts a new list.
+        ready: loops in whose current turn a loss was computed and not yet back-propagated.
+        suspects: steps whose fault shows only when the turn goes on.
+    """
+
+    owners: tuple[tuple[str, Gradients], ...] = ((OTHERS, UNKNOWN),)
+    facts: frozenset[tuple[str, bool]] = frozenset()
+    dirty: frozenset[tuple[Backward, str, Step]] = frozenset()
+    claimed: bool = False
+    ready: tuple[Loop, ...] = ()
+    suspects: frozenset[Suspect] = frozenset()
+
+    def of(self, owner: str) -> Gradients:
+        """The gradients of one owner."""
+        found = dict(self.owners)
+        return found.get(owner, found[OTHERS])
+
+    def known(self) -> tuple[str, ...]:
+        """All owners, `OTHERS` included."""
+        return tuple(owner for owner, _ in self.owners)
+
+    def having(self, owner: str, gradients: Gradients) -> State:
+        """With the gradients of one owner replaced."""
+        found = dict(self.owners)
+        found[owner] = gradients
+        return replace(self, owners=tuple(sorted(found.items(), key=lambda item: item[0])))
+
+    def mapped(self, change: dict[str, Gradients]) -> State:
+        """With several owners replaced."""
+        state = self
+        for owner, gradients in change.items():
+            state = state.having(owner, gradients)
+        return state
+
+
+def backward(state: State, event: Backward, loops: tuple[Loop, ...]) -> State:
+    """Gradients are added for every owner: whose they are is known at the steps."""
+    dirty = frozenset() if state.claimed else state.dirty
+    dirty |= {(event, owner, gradients.used) for owner, gradients in state.owners if gradients.used is not None}
+    owners = tuple(
+        (owner, replace(gradients, full=gradients.full | {event}, turns=loops, empty=None, wasted=frozenset(), wasted_turns=()))
+        for owner, gradients in state.owners
+    )
+    return replace(state, owners=owners, dirty=dirty, claimed=False, ready=())
+
+
+def step(state: State, owner: str, event: Step) -> State:
+    """The gradients stay where they are, used."""
+    known = state.having(owner, Gradients(used=event))
+    return replace(known, claimed=True)
+
+
+def zero(state: State, owner: str, event: Zero) -> State:
+    """Nothing is left; what was not used is remembered as wasted."""
+    old = state.of(owner)
+    wasted, turns = (old.full, old.turns) if old.full else (old.wasted, old.wasted_turns)
+    return state.having(owner, Gradients(empty=event, wasted=wasted, wasted_turns=turns))
+
+
+def forget(state: State, owner: str) -> State:
+    """Something unknown had these gradients in hand."""
+    return state.having(owner, UNKNOWN)
+
+
+def trust(state: State, owner: str) -> State:
+    """The gradients may have been cleared on the way: no claim that they were used before."""
+    old = state.of(owner)
+    return state.having(owner, replace(old, used=None)) if old.used else state
+
+
+def next_turn(state: State, loop: Loop) -> State:
+    """A loop starts over: what happened in its last turn is not of this turn."""
+    owners = tuple(
+        (owner, replace(gradients, turns=before(gradients.turns, loop), wasted_turns=before(gradients.wasted_turns, loop)))
+        for owner, gradients in state.owners
+    )
+    suspects = frozenset(suspect for suspect in state.suspects if suspect.turn is not loop)
+    return replace(state, owners=owners, ready=before(state.ready, loop), suspects=suspects)
+
+
+def before(turns: tuple[Loop, ...], loop: Loop) -> tuple[Loop, ...]:
+    """The loops around `loop`."""
+    return turns[: turns.index(loop)] if loop in turns else turns

@@ -1,0 +1,206 @@
+"""What outlives one turn of a loop: places that grow, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.evidence import Evidence, carriers
+
+GROWING_CONTAINERS = frozenset({"dict", "list", "defaultdict", "OrderedDict", "set", "Counter"})
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A place that holds more after every turn.
+
+    Attributes:
+        event: the store.
+        place: what grows.
+        value: what is added.
+        kind: append, extend, setitem, or sum.
+        loops: loops around the store in which nothing empties the place, innermost first; empty for a method that is
+            called once per batch.
+    """
+
+    event: ir.Event
+    place: str
+    value: ir.Expr
+    kind: str
+    loops: tuple[ir.Loop, ...]
+
+
+class Lifetimes:
+    """Growth in one function.
+
+    Args:
+        function: where to look.
+        evidence: about the program.
+    """
+
+    def __init__(self, function: ir.Function, evidence: Evidence) -> None:
+        self.function = function
+        self.evidence = evidence
+        self.bindings = evidence.bindings
+
+    def growths(self) -> Iterator[Growth]:
+        """All places that grow, by any kind of store."""
+        for event in self.function.events():
+            found = self._growth(event)
+            if found is None or found.place.endswith(".grad"):
+                continue
+            if found.loops or self._outlives_call(found.place):
+                yield found
+
+    def sums(self) -> Iterator[Growth]:
+        """Places that a value is added to, whether or not they outlive anything."""
+        found = (self._growth(event) for event in self.function.events())
+        return (growth for growth in found if growth is not None and growth.kind == "sum")
+
+    def _growth(self, event: ir.Event) -> Growth | None:
+        if isinstance(event, ir.Store):
+            loops = self.unreset(event, event.place)
+            if event.kind == "augment":
+                return Growth(event, event.place, event.value, "sum", loops)
+            if event.kind == "setitem":
+                delta = self._item_sum(event)
+                if delta is not None:
+                    return Growth(event, event.place, delta, "sum", loops)
+                keyed = loops if event.key is None else self._keyed(event.key, loops)
+                return Growth(event, event.place, event.value, "setitem", keyed) if keyed and self._is_container(event.place) else None
+            return None if self._is_bounded(event.place) else Growth(event, event.place, event.value, event.kind, loops)
+        if isinstance(event, ir.Bind):
+            delta = event.delta if event.kind == "augment" else added(event.place, event.value)
+            if delta is not None and isinstance(event.value, ir.Op) and event.value.op in ("+", "-"):
+                return Growth(event, event.place, delta, "sum", self.unreset(event, event.place))
+        return None
+
+    def unreset(self, event: ir.Event, place: str) -> tuple[ir.Loop, ...]:
+        """Loops around an event, innermost first, up to the first that gives the place a new value."""
+        found = []
+        for loop in reversed(event.ctx.loops):
+            if any(self._resets(other, place, loop) for other in self.function.events() if other is not event):
+                break
+            found.append(loop)
+        return tuple(found)
+
+    def _resets(self, event: ir.Event, place: str, loop: ir.Loop) -> bool:
+        if loop not in event.ctx.loops:
+            return False
+        if isinstance(event, ir.Clear):
+            return event.place in ir.prefixes(place)
+        if not isinstance(event, ir.Bind) or event.place not in ir.prefixes(place):
+            return False
+        return event.kind != "augment" and event.place not in ir.names(event.value)
+
+    def _outlives_call(self, place: str) -> bool:
+        """Whether an attribute grows with every call: nothing in the function empties it."""
+        if not place.startswith("self.") or not self.per_batch():
+            return False
+        body = ir.Loop("body", None, (), None, None)
+        return not any(
+            self._resets(_inside(event, body), place, body)
+            for event in self.function.events()
+            if isinstance(event, (ir.Bind, ir.Clear)) and event.place in ir.prefixes(place)
+        )
+
+    def per_batch(self) -> bool:
+        """Whether the function is the body of a loop that lies elsewhere: by name, or it back-propagates outside of any loop."""
+        if torchapi.BATCH_METHOD.match(self.function.name):
+            return True
+        trains = any(isinstance(event, ir.Backward) and not event.ctx.loops for event in self.function.events())
+        return trains and self.function.owner is not None and self.function.name != "__init__"
+
+    def _keyed(self, key: ir.Expr, loops: tuple[ir.Loop, ...]) -> tuple[ir.Loop, ...]:
+        """The loop that makes new keys, if it is the innermost one: keys of an inner loop come again."""
+        roots = {ir.root(path) for path in ir.names(key)}
+        for loop in loops:
+            if roots & loop.assigned:
+                return (loop,)
+        return ()
+
+    def _is_container(self, place: str) -> bool:
+        """Whether a place is seen to be a dict or list: storing into an array or tensor keeps no objects."""
+        binds = self.bindings.binds(place, self.function)
+        return bool(binds) and all(
+            (isinstance(bind.value, ir.Seq) and not (bind.value.kind == "list" and bind.value.items))
+            or (isinstance(bind.value, ir.Call) and bind.value.method in GROWING_CONTAINERS)
+            for bind in binds
+        )
+
+    def _is_bounded(self, place: str) -> bool:
+        """Whether a container drops old items: `deque(maxlen=...)`, or its head is popped or deleted in the function."""
+        for bind in self.bindings.binds(place, self.function):
+            if isinstance(bind.value, ir.Call) and bind.value.method == "deque" and len(bind.value.operands) > 1:
+                return True
+            if isinstance(bind.value, ir.Call) and bind.value.method not in GROWING_CONTAINERS and "maxlen" in bind.value.kwargs:
+                return True
+        calls = (event.call for event in self.function.events() if isinstance(event, ir.Invoke))
+        if any(call.method in ("pop", "popleft") and isinstance(call.receiver, ir.Name) and call.receiver.path == place for call in calls):
+            return True
+        return any(
+            isinstance(event, ir.Bind) and event.place.startswith((f"{place}[", place)) and event.kind in ("delete", "assign") and event.ctx.loops
+            and event.place != place
+            for event in self.function.events()
+        )  # fmt: skip
+
+    def _item_sum(self, event: ir.Store) -> ir.Expr | None:
+        """What `d[k] = d[k] + v` and `d[k] = d.get(k, 0) + v` add."""
+        value = event.value
+        if not isinstance(value, ir.Op) or value.op != "+":
+            return None
+        for index, arg in enumerate(value.args):
+            base = arg.base if isinstance(arg, ir.Item) else arg.receiver if isinstance(arg, ir.Call) and arg.method == "get" else None
+            if isinstance(base, ir.Name) and base.path == event.place:
+                return value.args[1 - index]
+        return None
+
+    def consumed(self, place: str) -> bool:
+        """Whether what the place holds is back-propagated: here, in a nested function, or in another method."""
+        functions = [self.function]
+        if place.startswith("self.") and self.function.owner:
+            functions += [method for method in self.function.owner.methods.values() if method is not self.function]
+        parent = self.function.parent
+        while parent is not None:
+            functions.append(parent)
+            parent = parent.parent
+        return any(place in path_prefixes for function in functions for path_prefixes in (self.evidence.feeds_backward(function),))
+
+    def returned(self, place: str) -> bool:
+        """Whether the place itself, not a number made of it, leaves the function."""
+        return any(
+            any(place in ir.prefixes(path) for path in carriers(event.value))
+            for event in self.function.events()
+            if isinstance(event, ir.Return)
+        )
+
+
+def _inside(event: ir.Event, loop: ir.Loop) -> ir.Event:
+    """The event as if the whole function stood in a loop."""
+    loops = ir.Context((loop, *event.ctx.loops), event.ctx.grad)
+    if isinstance(event, ir.Clear):
+        return ir.Clear(loops, event.site, event.place)
+    assert isinstance(event, ir.Bind)
+    return ir.Bind(loops, event.site, event.place, event.value, event.kind, event.delta)
+
+
+def added(place: str, value: ir.Expr) -> ir.Expr | None:
+    """What `total = total + x` adds: the other summands, None when the place is no summand."""
+    if not isinstance(value, ir.Op) or value.op not in ("+", "-"):
+        return None
+    summands, pending, rest = 0, list(value.args), []
+    while pending:
+        arg = pending.pop()
+        if isinstance(arg, ir.Name) and arg.path == place:
+            summands += 1
+        elif isinstance(arg, ir.Op) and arg.op in ("+", "-"):
+            pending.extend(arg.args)
+        elif isinstance(arg, ir.Op) and arg.op == "*" and any(isinstance(a, ir.Name) and a.path == place for a in arg.args):
+            summands += 1
+        else:
+            rest.append(arg)
+    if summands != 1 or not rest:
+        return None
+    return rest[0] if len(rest) == 1 else ir.Op("+", tuple(rest))

@@ -1,0 +1,60 @@
+"""Whether autograd records: what `with` blocks, decorators and switches say about it."""
+
+from __future__ import annotations
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.ir import Grad
+
+
+def of_expression(expr: ir.Expr, imports: dict[str, str]) -> Grad | None:
+    """The gradient mode that a context manager or decorator sets, None when it leaves it alone."""
+    if isinstance(expr, ir.Op) and expr.op == "if":
+        modes = {of_expression(arm, imports) for arm in expr.args[1:]}
+        return None if modes == {None} else Grad.MAYBE
+    path = expr.path if isinstance(expr, (ir.Name, ir.Call)) else None
+    if path is None:
+        return None
+    name = torchapi.last(torchapi.resolve(path, imports))
+    if name in torchapi.NO_GRAD:
+        return _switched(expr, default=False)
+    if name == "enable_grad":
+        return Grad.ON
+    if name == torchapi.GRAD_SWITCH:
+        return _switched(expr, default=None)
+    return Grad.MAYBE if torchapi.NO_GRAD_LIKE.search(name) else None
+
+
+def _switched(expr: ir.Expr, default: bool | None) -> Grad:
+    """The mode by a boolean argument: `set_grad_enabled(False)`, `inference_mode(True)`."""
+    args = expr.operands if isinstance(expr, ir.Call) else ()
+    if not args:
+        return Grad.OFF if default is False else Grad.MAYBE
+    if not isinstance(args[0], ir.Const):
+        return Grad.MAYBE
+    enabled = bool(args[0].value)
+    # inference_mode(True) switches gradients off, set_grad_enabled(True) switches them on.
+    return Grad.ON if enabled is (default is None) else Grad.OFF
+
+
+def of_function(function: ir.Function, imports: dict[str, str], inherited: Grad) -> Grad:
+    """The gradient mode at a function's entry."""
+    for decorator in function.decorators:
+        mode = of_expression(decorator, imports)
+        if mode is not None:
+            return mode
+    cls = function.owner
+    if cls and function.name in torchapi.ENGINE_GUARDED:
+        return Grad.MAYBE
+    if cls and function.name == "forward" and any(base.endswith("Function") for base in cls.bases):
+        return Grad.OFF
+    return Grad.ON if inherited is Grad.ON else Grad.MAYBE
+
+
+def of_statement(call: ir.Call, imports: dict[str, str]) -> Grad | None:
+    """The mode from here on after `torch.set_grad_enabled(False)` as a statement."""
+    path = call.path
+    if path is None or torchapi.last(torchapi.resolve(path, imports)) != torchapi.GRAD_SWITCH:
+        return None
+    mode = _switched(call, default=None)
+    return Grad.MAYBE if call.ctx.conds else mode

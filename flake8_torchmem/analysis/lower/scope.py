@@ -1,0 +1,128 @@
+"""The function that is being lowered: its current block, its context, and how both change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+
+
+class Scope:
+    """Where lowered events go.
+
+    Args:
+        function: receives blocks and loops.
+        imports: what imported names stand for.
+        grad: gradient mode at the function's entry.
+    """
+
+    def __init__(self, function: ir.Function, imports: dict[str, str], grad: ir.Grad) -> None:
+        self.fn = function
+        self.imports = imports
+        self.ctx = ir.Context(grad=grad)
+        self.statement: object = None
+        self.block = self.new_block()
+        self.jumps: list[tuple[ir.Block, ir.Block]] = []
+        self.switched: ir.Grad | None = None
+
+    def new_block(self) -> ir.Block:
+        """A fresh block of the function, not yet linked."""
+        block = ir.Block(len(self.fn.blocks))
+        self.fn.blocks.append(block)
+        return block
+
+    def link(self, target: ir.Block, cond: ir.Expr | None = None, arm: bool = True, turn: ir.Loop | None = None) -> None:
+        """An edge from the current block."""
+        self.block.edges.append(ir.Edge(target, cond, arm, turn, self.ctx.loops))
+
+    def start(self, block: ir.Block) -> None:
+        """Go on in this block."""
+        self.block = block
+
+    def emit(self, event: ir.Event) -> None:
+        """Append an event to the current block."""
+        self.block.events.append(event)
+
+    def site(self, node: object) -> ir.Site:
+        """The syntax to report; the whole statement when `node` is None."""
+        return ir.Site(self.statement, self.statement if node is None else node)
+
+    def resolve(self, path: str) -> str:
+        """The path with imports spelled out."""
+        return torchapi.resolve(path, self.imports)
+
+    def assign(self, place: str, value: ir.Expr, kind: str, site: ir.Site, delta: ir.Expr | None = None) -> None:
+        """Emit a binding, and note it on the function and on every loop around."""
+        self.fn.assigned.add(place)
+        for loop in self.ctx.loops:
+            loop.assigned.add(place)
+        event = ir.Bind(self.ctx, site, place, value, kind, delta)
+        for gradient in gradient_assignment(event):
+            self.emit(gradient)
+        self.emit(event)
+
+    @contextmanager
+    def within(self, **changes: object) -> Iterator[None]:
+        """A context that differs by these fields, for the events emitted inside."""
+        outer = self.ctx
+        self.ctx = replace(outer, **changes)  # type: ignore[arg-type]
+        try:
+            yield
+        finally:
+            self.ctx = outer if self.switched is None else replace(outer, grad=self.switched)
+
+    def switch(self, mode: ir.Grad) -> None:
+        """Gradient mode changes from here to the end of the function."""
+        self.switched = mode
+        self.ctx = replace(self.ctx, grad=mode)
+
+    @contextmanager
+    def branch(self, cond: ir.Expr, arm: bool) -> Iterator[None]:
+        """Events inside happen only if the condition is `arm`."""
+        with self.within(conds=(*self.ctx.conds, (cond, arm, len(self.ctx.loops)))):
+            yield
+
+    @contextmanager
+    def loop(self, loop: ir.Loop) -> Iterator[ir.Loop]:
+        """Events inside happen once per turn of this loop."""
+        self.fn.loops.append(loop)
+        with self.within(loops=(*self.ctx.loops, loop)):
+            yield loop
+
+    @contextmanager
+    def comprehension(self, iterable: ir.Expr, site: ir.Site) -> Iterator[ir.Loop]:
+        """A comprehension: a loop whose body is one block with a back edge."""
+        loop = ir.Loop("comp", iterable, (), site, self.ctx.loops[-1] if self.ctx.loops else None)
+        body, after = self.new_block(), self.new_block()
+        self.link(body)
+        self.start(body)
+        with self.loop(loop):
+            yield loop
+        self.link(body, turn=loop)
+        self.link(after)
+        self.start(after)
+
+
+def gradient_assignment(event: ir.Bind) -> Iterator[ir.Event]:
+    """Assignments that are gradient events: `p.grad = None` clears, `p.data -= lr * p.grad` steps."""
+    place = event.place
+    if place.endswith(".grad") or place.endswith(".grad.data"):
+        scaled = event.kind == "augment" and not (isinstance(event.delta, ir.Const) and event.delta.value == 0)
+        if not scaled:
+            yield ir.Zero(event.ctx, event.site, None, None)
+        return
+    source = event.delta if event.kind == "augment" else event.value if place.endswith(".data") else None
+    if source is not None and any(uses_gradient_of(path, place) for path in ir.names(source)):
+        yield ir.Step(event.ctx, event.site, MANUAL, None)
+
+
+def uses_gradient_of(path: str, place: str) -> bool:
+    """Whether `path` reads the gradient of the tensor that `place` belongs to."""
+    base, found, _ = path.partition(".grad")
+    return bool(found) and ir.root(base) == ir.root(place)
+
+
+MANUAL = "<by hand>"

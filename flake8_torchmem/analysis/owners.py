@@ -1,0 +1,139 @@
+"""Whose gradients: from access paths, through calls, to one name per optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.bindings import Bindings
+from flake8_torchmem.analysis.summaries import Summaries
+
+WRAPPED = (".optimizer", ".optim", "._optimizer", ".module")
+NOT_ENGINES = frozenset({"self", "accelerator", "self.accelerator", "fabric", "self.fabric", "super()"})
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One call on the way: what its parameters stand for in the root, and the loops that are running.
+
+    Attributes:
+        function: being executed.
+        args: parameter to the caller's path.
+        prefix: keeps locals of different calls apart.
+        loops: running in the callers, outermost first.
+        stack: functions that are being executed.
+    """
+
+    function: ir.Function
+    args: dict[str, str]
+    prefix: str
+    loops: tuple[ir.Loop, ...]
+    stack: tuple[ir.Function, ...]
+
+    @property
+    def depth(self) -> int:
+        """How many calls lie between the root and here."""
+        return len(self.stack)
+
+
+class Owners:
+    """Names owners in one exploration.
+
+    Args:
+        bindings: of the program.
+    """
+
+    def __init__(self, bindings: Bindings) -> None:
+        self.bindings = bindings
+        self._training: frozenset[ir.Loop] | None = None
+        self.frames: dict[tuple[ir.Call, Frame], Frame] = {}
+
+    def canonical(self, path: str, frame: Frame) -> str:
+        """The root function's name for a path."""
+        path = self.bindings.canonical(path, frame.function)
+        head = ir.root(path)
+        if head in frame.args:
+            return frame.args[head] + path[len(head) :]
+        if frame.depth and head in frame.function.locals:
+            return frame.prefix + path
+        return path
+
+    def frame(self, call: ir.Call, callee: ir.Function, caller: Frame) -> Frame:
+        """The frame of a call."""
+        key = (call, caller)
+        if key not in self.frames:
+            params = list(callee.params)
+            args: dict[str, str] = {}
+            if callee.owner and params and params[0] == "self":
+                receiver = call.receiver
+                args["self"] = self.canonical(receiver.path, caller) if isinstance(receiver, ir.Name) else f"<{id(call)}>"
+                params = params[1:]
+            for param, arg in [*zip(params, call.args, strict=False), *call.kwargs.items()]:
+                if isinstance(arg, ir.Name):
+                    args[param] = self.canonical(arg.path, caller)
+            loops = caller.loops + call.ctx.loops
+            self.frames[key] = Frame(callee, args, f"{caller.prefix}{callee.name}#{len(self.frames)}:", loops, (*caller.stack, caller.function))
+        return self.frames[key]
+
+    def of_step(self, path: str, frame: Frame) -> tuple[str, ...]:
+        """The owners that a step on this path moves."""
+        return (self.owner(path, frame),)
+
+    def owner(self, path: str, frame: Frame) -> str:
+        """One owner's name: an optimizer inside a wrapper is the wrapper's."""
+        name = self.canonical(path, frame)
+        for suffix in WRAPPED:
+            base = name.removesuffix(suffix)
+            if base != name and torchapi.looks_like_optimizer(base):
+                return base
+        return name
+
+    def of_zero(self, path: str | None, frame: Frame, known: Iterable[str]) -> tuple[tuple[str, ...], bool]:
+        """The owners that a clear empties, and whether that is certain.
+
+        A module stands for the optimizers built from its parameters; a module of which nothing is known may be
+        anybody's, so it clears everything, and nothing is concluded from that unless there is one owner alone.
+        """
+        known = tuple(known)
+        if path is None:
+            return known, len(known) <= 2
+        name = self.owner(path, frame)
+        if name in known or torchapi.looks_like_optimizer(name):
+            return (name,), True
+        linked = tuple(owner for owner in known if self._linked(owner, name))
+        if linked:
+            return linked, True
+        return known, len(known) <= 2
+
+    def _linked(self, owner: str, module: str) -> bool:
+        """Whether the optimizer is known to hold this module's parameters."""
+        modules = self.bindings.links.get(owner) or self.bindings.links.get(torchapi.last(owner)) or set()
+        return any(module == held or held.startswith(module + ".") or module.startswith(held + ".") for held in modules)
+
+    @property
+    @lru_cache(maxsize=None)  # noqa: B019 - lives as long as one exploration
+    def engines(self) -> frozenset[str]:
+        """Objects that back-propagate and step by themselves, and clear by themselves (DeepSpeed)."""
+        events = (event for function in self.bindings.program.all_functions() for event in function.events())
+        paths = {event.engine for event in events if isinstance(event, ir.Backward) and event.engine}
+        return frozenset(path for path in paths - NOT_ENGINES if not torchapi.looks_like_optimizer(path))
+
+    def training_loops(self, summaries: Summaries) -> frozenset[ir.Loop]:
+        """Loops that back-propagate, themselves or in what they call."""
+        if self._training is None:
+            found: set[ir.Loop] = set()
+            for function in self.bindings.program.all_functions():
+                for event in function.events():
+                    if isinstance(event, ir.Backward):
+                        found.update(event.ctx.loops)
+                    elif isinstance(event, (ir.Invoke, ir.Step)) and event.call and event.ctx.loops:
+                        callee = self.bindings.callee(event.call, function)
+                        if callee and "backward" in summaries.effects(callee):
+                            found.update(event.ctx.loops)
+            self._training = frozenset(found)
+        return self._training
+
+

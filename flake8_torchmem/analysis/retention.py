@@ -1,0 +1,99 @@
+"""Tensors with graph that a growing place keeps, and whether a backward has run over what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.evaluation import evaluates, goes_over_data
+from flake8_torchmem.analysis.evidence import carriers
+from flake8_torchmem.analysis.lifetime import Growth
+from flake8_torchmem.analysis.values import Kind
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
+
+
+@dataclass(frozen=True)
+class Retained:
+    """A growth that keeps graphs. `freed`: a backward of the same turn has freed the activations, graph nodes stay."""
+
+    growth: Growth
+    function: ir.Function
+    freed: bool
+
+
+def retained(facts: FileFacts) -> Iterator[Retained]:
+    """Every growth of a place by tensors with graph that nothing back-propagates."""
+    for function in facts.functions:
+        for growth in facts.lifetimes(function).growths():
+            if _carries_graph(facts, function, growth):
+                trained = _trained(facts, function, growth)
+                if trained or _evaluated(facts, function, growth):
+                    yield Retained(growth, function, trained)
+
+
+def _carries_graph(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
+    event = growth.event
+    if growth.kind == "sum" and event.ctx.grad is not ir.Grad.ON:
+        return False
+    return facts.values(function).at(growth.value, event) is Kind.GRAPH and not facts.lifetimes(function).consumed(growth.place)
+
+
+def _trained(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
+    """Whether a loop (or per-batch method) that grows the place back-propagates in the same turn."""
+    if not growth.loops:
+        return any(isinstance(event, ir.Backward) for event in function.events()) or bool(torchapi.BATCH_METHOD.match(function.name))
+    if any(isinstance(event, ir.Backward) and loop in event.ctx.loops for event in function.events() for loop in growth.loops):
+        return _of_this_turn(facts, function, growth) or not facts.lifetimes(function).returned(growth.place)
+    return False
+
+
+def _of_this_turn(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
+    """Whether the value itself is what the loop back-propagates."""
+    at = facts.evidence.reaching(function).at[growth.event]
+    binds = [bind for path in carriers(growth.value) for bind in at.get(path, ())]
+    return any(facts.evidence.backpropagated(bind, function) for bind in binds)
+
+
+def _evaluated(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
+    """Whether a loop over data, in code that evaluates, grows the place with nothing back-propagated."""
+    if not growth.loops or facts.guarded_by_callers(function):
+        return False
+    if any(isinstance(event, ir.Backward) and set(event.ctx.loops) & set(growth.loops) for event in function.events()):
+        return False
+    return any(goes_over_data(facts, loop, function) and evaluates(facts, loop, function) for loop in growth.loops)
+
+
+def accumulates(facts: FileFacts, method: ir.Function, param: str) -> bool:
+    """Whether a method adds its parameter, graph and all, to an attribute that it does not reset (a meter's `update`)."""
+    at = facts.evidence.reaching(method).at
+    for growth in facts.lifetimes(method).sums():
+        if not growth.place.startswith("self.") or growth.event.ctx.grad is not ir.Grad.ON:
+            continue
+        if any(path == param and not at[growth.event].get(param) for path in carriers(growth.value)):
+            return True
+    return False
+
+
+def comprehensions(facts: FileFacts) -> Iterator[tuple[ir.Comp, ir.Event]]:
+    """Comprehensions over data, in code that evaluates, whose elements carry graphs."""
+    for function in facts.functions:
+        if facts.guarded_by_callers(function):
+            continue
+        for event in function.events():
+            value = event.value if isinstance(event, (ir.Bind, ir.Return, ir.Store)) else None
+            for node in ir.walk(value) if value is not None else ():
+                if isinstance(node, ir.Comp) and node.kind != "GeneratorExp" and _keeps_graphs(facts, function, node, event):
+                    yield node, event
+
+
+def _keeps_graphs(facts: FileFacts, function: ir.Function, comp: ir.Comp, event: ir.Event) -> bool:
+    if not (goes_over_data(facts, comp.loop, function) and evaluates(facts, comp.loop, function)):
+        return False
+    if isinstance(event, ir.Bind) and facts.lifetimes(function).consumed(event.place):
+        return False
+    return facts.values(function).at(comp.element, event) is Kind.GRAPH

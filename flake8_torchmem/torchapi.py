@@ -1,0 +1,115 @@
+"""The one table of what names mean: optimizers, engines, guards, what ends an autograd graph, who iterates over data.
+
+Names are evidence, never proof: what a rule needs as proof it takes from the program (`analysis.values`). Patterns are
+matched against the last part of an access path, `optimizer_g` of `self.optimizer_g`.
+"""
+
+from __future__ import annotations
+
+import re
+
+OPTIMIZER_NAME = re.compile(r"optim(?!ized|ization|ize_|ize$|al)|solver|(?:^|_)opts?(?:$|_|[A-Z0-9])|[a-z]Opt(?:$|_|[A-Z])")
+NOT_OPTIMIZER_NAME = re.compile(r"sched|_lr$|^lr_|option|config|cfg|args|params|steps?$|state|name|wd_|class|cls", re.I)
+ENGINE_NAME = re.compile(
+    r"^(?:self|super\(\)|accelerator|fabric|booster|strategy|runner|trainer|deepspeed|manager|plugin|precision)$|engine|accelerator|fabric"
+)
+SCHEDULER_NAME = re.compile(r"sched|(?:^|_)lr(?:$|_)|warmup|prof|env|sim|ema|annealer|tracker|decay|timer|pbar|bar$|logger|callback", re.I)
+MODULE_NAME = re.compile(
+    r"^(?:ddp_|base_|raw_|my_|the_)?(?:model|net|network|module|criterion|loss_fn|loss_func|loss_function|encoder|decoder|backbone"
+    r"|classifier|generator|discriminator|critic|actor|policy|unet|vae|policy_net|target_net|q_net|qnet|netG|netD|net_g|net_d"
+    r"|generator_\w+|discriminator_\w+|model_\w{1,12}|\w{1,12}_model|\w{1,12}_net|criterion_?\w{0,12}|\w{1,12}_criterion)$"
+)
+CRITERION_NAME = re.compile(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
+LOSS_NAME = re.compile(
+    r"(?:^|_)(?:loss(?:es)?|mse|mae|ce|bce|nll|kl|kld|l1|l2|recon|reconstruction|rec|reg|adv|perceptual|commit|aux|elbo|ppl_loss)(?:$|_|\d)"
+    r"|loss|Loss|err[DG]$",
+    re.I,
+)
+METRIC_NAME = re.compile(r"acc|accuracy|correct|count|num|prec|top[15k]|iou|f1|auc|n_|hits|id|len|lr|step|epoch|time|score", re.I)
+DATA_NAME = re.compile(
+    r"(?:loader|dataset|data|batch(?:es)?|dl|iterator|iter|ds|train_set|test_set|val_set|prefetcher|samples)s?(?:$|_|\d)|tqdm|pbar|progress", re.I
+)
+EPOCH_NAME = re.compile(r"epoch|fold|run|trial|seed|model|config|cfg|task|stage|phase|checkpoint|ckpt|rounds?$", re.I)
+EVAL_NAME = re.compile(
+    r"(?:^|_)(?:eval|evaluate|evaluation|evaluator|val|valid|validate|validation|test|testing|predict|prediction|predictions|infer|inference"
+    r"|extract|generate|translate|embed)(?:$|_)"
+)
+BATCH_METHOD = re.compile(
+    r"^(?:training_step|train_step|train_batch|fit_batch|training_batch|train_on_batch|train_one_batch|optimize_parameters|on_\w*batch_end|\w*_batch_end)$"
+)
+ENGINE_GUARDED = frozenset({"validation_step", "test_step", "predict_step", "validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"})
+CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
+CHECKPOINT_KEYS = frozenset(
+    {"state_dict", "model", "optimizer", "epoch", "model_state_dict", "optimizer_state_dict", "net", "scheduler", "ema", "scaler", "lr_scheduler",
+     "model_state", "optim", "state", "best_acc", "iteration", "step", "args", "network", "netG", "netD", "opt", "teacher", "student"}
+)  # fmt: skip
+
+NO_GRAD = frozenset({"no_grad", "inference_mode"})
+NO_GRAD_LIKE = re.compile(r"no_?grad|inference|eval_?mode|evaluating|eval_decorator|test_?mode|disable_grad|without_grad", re.I)
+GRAD_SWITCH = "set_grad_enabled"
+CLEARS_BY_NAME = re.compile(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?grad|cleargrads|grads?_(?:zero|reset|clear)|^zero_$", re.I)
+HARMLESS_TO_GRADIENTS = re.compile(
+    r"(?:^|_)(?:lr|learning|rate|save|load|checkpoint|ckpt|log|logger|logging|eval|evaluate|valid|validate|val|test|clip|norm|ema|watch|print|state|dict|info|summary"
+    r"|sched|scheduler|warmup|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
+    r"|parallel|cuda|to|train|adjust|set|get|is|has|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)",
+    re.I,
+)
+MAY_TOUCH_GRADIENTS = re.compile(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
+
+WORK_NAME = re.compile(r"(?:^|_)(?:train|fit|eval|evaluate|valid|validate|test|run|main_worker|learn|train_loop)(?:$|_)", re.I)
+TAKES_LOSS = re.compile(r"backward|backprop|optimi[sz]e|(?:^|_)(?:update|learn|step)(?:$|_)|loss_scaler|reinforce|finish_episode", re.I)
+
+NUMBER_METHODS = frozenset(
+    "item tolist numpy size dim numel nelement stride ndimension is_contiguous data_ptr get_device element_size index count keys format join split"
+    " strip startswith endswith isoformat total_seconds elapsed_time".split()
+)
+DETACHING_METHODS = frozenset(
+    "detach detach_ argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf long int short byte bool nonzero bincount any all multinomial"
+    " new_zeros new_ones new_tensor new_full new_empty equal allclose logical_and logical_or logical_not bernoulli sign_ zero_".split()
+)
+NUMBER_ATTRIBUTES = frozenset("shape ndim dtype device is_cuda requires_grad grad_fn is_leaf names layout itemsize avg".split())
+DETACHED_ATTRIBUTES = frozenset({"data", "grad"})
+NUMBER_FUNCTIONS = frozenset(
+    "float int len bool str repr round isinstance type format id hash hasattr range time callable ord input open print issubclass".split()
+)
+NUMBER_NAMESPACES = ("numpy.", "math.", "time.", "random.", "os.", "json.", "datetime.", "sklearn.", "scipy.", "pandas.", "re.", "sys.", "logging.")
+DETACHED_TORCH = frozenset(
+    "argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf zeros ones tensor rand randn randint full arange linspace empty zeros_like ones_like"
+    " rand_like randn_like full_like empty_like from_numpy as_tensor load LongTensor FloatTensor Tensor bincount multinomial equal allclose eye unique"
+    " randperm bernoulli nonzero logical_and logical_or histc device Size Generator manual_seed normal".split()
+)
+PAIR_RESULT = frozenset({"max", "min", "topk", "sort", "kthvalue", "median", "mode", "cummax", "cummin"})
+INDEX_FIELDS = frozenset({"indices"})
+MODULE_EVIDENCE = frozenset({"parameters", "named_parameters", "train", "eval", "zero_grad", "load_state_dict", "state_dict", "modules", "named_modules"})
+MODULE_WRAPPERS = frozenset({"DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FullyShardedDataParallel", "FSDP", "script"})
+MODULE_FACTORY = re.compile(r"^(?:torch\.nn\.(?!functional|init|utils|parallel\.scatter)[\w.]*[A-Z]\w*$|torchvision\.models\.|timm\.create_model|monai\.networks\.)")
+MODULE_BASE = re.compile(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
+LIGHTNING_BASE = re.compile(r"LightningModule|pl\.LightningModule")
+OPTIMIZER_FACTORY = re.compile(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
+MODULE_TRANSPARENT = frozenset({"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "train", "eval", "requires_grad_", "module", "share_memory"})
+SAME_ELEMENTS = frozenset({"enumerate", "tqdm", "zip", "reversed", "sorted", "list", "tuple", "iter", "trange", "track", "islice", "chain", "cycle", "next"})
+GROWING_METHODS = {"append": "append", "extend": "extend", "appendleft": "append", "insert": "append", "add": "add"}
+CLEARING_METHODS = frozenset({"clear"})
+
+
+def last(path: str) -> str:
+    """The last part of an access path, without subscripts: `opt` of `self.opts.opt[0]`."""
+    return path.split("[", 1)[0].rpartition(".")[2] if "[" in path.rpartition(".")[2] else path.rpartition(".")[2]
+
+
+def looks_like_optimizer(path: str) -> bool:
+    """Whether the last part of the path is a name that people give to optimizers."""
+    name = last(path)
+    return bool(OPTIMIZER_NAME.search(name)) and not NOT_OPTIMIZER_NAME.search(name)
+
+
+def looks_like_scheduler(path: str) -> bool:
+    """Whether something with a `step` method is named as a scheduler, profiler, environment or the like."""
+    return bool(SCHEDULER_NAME.search(last(path)))
+
+
+def resolve(path: str, imports: dict[str, str]) -> str:
+    """The path with its first part replaced by what was imported under that name."""
+    head, dot, tail = path.partition(".")
+    full = imports.get(head)
+    return f"{full}{dot}{tail}" if full else path
