@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import shutil
 
 import click
 
@@ -19,16 +20,23 @@ def explain(rule: str) -> int:
         found = find(rule)
     except LookupError as error:
         raise click.UsageError(str(error.args[0])) from error
-    write_lines(_page(found, wants_colour()))
+    text = f"{page(found.code)}\n\n{_row(found)}"
+    write_lines([_styled(text) if wants_colour() else text])
     return 0
 
 
-def _page(rule: Rule, colour: bool) -> Iterator[str]:
-    title = f"{rule.code} {rule.name}"
-    yield f"\x1b[1m{title}\x1b[0m" if colour else title
-    yield f"{rule.summary} ({rule.severity.value}, {'on' if rule.default else 'off'} by default, since {rule.since})"
-    yield ""
-    yield page(rule.code)
-    yield ""
-    yield f"Fix: {rule.safety.value}. {rule.safety_reason}"
-    yield f"Effect when run: {rule.effect}"
+def _row(rule: Rule) -> str:
+    default = "on" if rule.default else "off"
+    return f"Severity {rule.severity.value}, {default} by default, fix {rule.safety.value}, since {rule.since}."
+
+
+def _styled(markdown: str) -> str:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    title, _, body = markdown.partition("\n")
+    rendered = io.StringIO()
+    console = Console(file=rendered, force_terminal=True, width=min(shutil.get_terminal_size().columns, 120))
+    console.print(title, style="bold", markup=False, highlight=False)
+    console.print(Markdown(body))
+    return rendered.getvalue()

@@ -35,27 +35,37 @@ UNREADABLE_FILE = Rule(
 INTERNAL_RULES: dict[str, Rule] = {rule.code: rule for rule in (INTERNAL_ERROR, UNREADABLE_FILE)}
 
 INTERNAL_PAGES: dict[str, str] = {
-    INTERNAL_ERROR.code: """What it does
-    Says that a rule, or the analysis before it, raised an exception on this file. The message names the file and the cause.
+    INTERNAL_ERROR.code: """TM900 internal-error: the checker itself failed on this file
 
-Why it matters
-    The file counts as unchecked: other defects in it may have been missed. All other files are checked as usual.
+## What it does
 
-What to do
-    Report it with the file, or the smallest part of it that still fails. Until it is fixed, `--ignore TM900` (or
-    flake8's per-file-ignores) accepts the unchecked file.
+Says that a rule, or the analysis before it, raised an exception on this file. The message names the file and the cause.
+
+## Why it matters
+
+The file counts as unchecked: other defects in it may have been missed. All other files are checked as usual.
+
+## What to do
+
+Report it with the file, or the smallest part of it that still fails. Until it is fixed, `--ignore TM900` (or flake8's
+per-file-ignores) accepts the unchecked file.
 """,
-    UNREADABLE_FILE.code: """What it does
-    Lists a file that could not be checked: it cannot be read, its bytes do not fit its declared encoding, or it is not
-    valid Python for the interpreter that runs the checker. The message names the file, the line where there is one, and
-    the cause. `torchmem check` alone reports it; flake8 has E902 and E999 for the same files.
+    UNREADABLE_FILE.code: """TM901 unreadable-file: the file cannot be read, decoded or parsed
 
-Why it matters
-    A run that could not check a file must not look like a clean one: it exits with 2 (1 if there are findings too).
+## What it does
 
-What to do
-    Mend the file, run the checker under the Python version that the file is written for, or accept it unchecked with
-    `--ignore TM901`.
+Lists a file that could not be checked: it cannot be read, its bytes do not fit its declared encoding, or it is not valid
+Python for the interpreter that runs the checker. The message names the file, the line where there is one, and the cause.
+`torchmem check` alone reports it; flake8 has E902 and E999 for the same files.
+
+## Why it matters
+
+A run that could not check a file must not look like a clean one: it exits with 2 (with 1 if there are findings too).
+
+## What to do
+
+Mend the file, run the checker under the Python version that the file is written for, or accept it unchecked with
+`--ignore TM901`.
 """,
 }
 
