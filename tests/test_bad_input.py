@@ -44,7 +44,7 @@ def parses(text: str) -> bool:
     return True
 
 
-MANY_TERMS = LEAKY.replace("criterion(model(x), y)", "criterion(model(x), y" + " + y" * 2999 + ")")
+MANY_TERMS = LEAKY + "\n\ndef add(loss):\n    return loss" + " + loss" * 2999 + "\n"
 CASES = {
     "syntax": Case(BROKEN.encode(), line=BROKEN_LINE, cause=""),
     "unclosed": Case(b"import torch\nloss = (\n", line=2, cause="never closed"),
