@@ -137,7 +137,7 @@ def test_an_unchecked_file_makes_no_clean_run(folder: Path) -> None:
     [
         ([], ["TM101", "TM201"]),
         (["--select", "TM2"], ["TM201"]),
-        (["--select", "TM101,TM201"], ["TM101", "TM201"]),
+        (["--select", "TM101, TM201,"], ["TM101", "TM201"]),
         (["--select", "TM101", "--select", "TM201"], ["TM101", "TM201"]),
         (["--select", "TM101", "--extend-select", "TM2"], ["TM101", "TM201"]),
         (["--ignore", "TM2"], ["TM101"]),
@@ -156,7 +156,7 @@ def test_selection(tmp_path: Path, arguments: list[str], expected: list[str]) ->
     [
         (["--select", "TM1011"], "did you mean TM101?"),
         (["--ignore", "E501"], "no rule has a code that starts with 'E501'"),
-        (["--select", ""], "no rule has a code that starts with ''"),
+        (["--select", ","], "it names no code"),
         (["--output-format", "yaml"], "'yaml' is not one of"),
         (["--no-such-option"], "No such option"),
     ],
@@ -246,6 +246,15 @@ def test_a_reader_that_leaves_early(tmp_path: Path) -> None:
     assert result.out.count("\n") == 1
     assert result.err == ""
     assert result.status == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "leaky.py").write_text(LEAKY)
+    result = run(["bash", "-c", f"'{SCRIPTS / 'torchmem'}' check leaky.py > /dev/full"], tmp_path)
+    assert result.status == 2
+    assert "the report cannot be written: No space left on device" in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -7,7 +7,7 @@ import sys
 import click
 
 from flake8_torchmem import __version__
-from flake8_torchmem.cli.check import check
+from flake8_torchmem.cli.check import FAILURE, check
 from flake8_torchmem.cli.explain import explain
 from flake8_torchmem.cli.rules import rules
 
@@ -32,5 +32,5 @@ def main() -> None:
         status = _INTERRUPTED
     except click.ClickException as error:
         error.show()
-        status = error.exit_code
+        status = FAILURE
     sys.exit(status)

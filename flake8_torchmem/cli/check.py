@@ -20,7 +20,10 @@ CLEAN, FINDINGS, FAILURE = 0, 1, 2
 
 
 def _codes(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(code.strip() for value in values for code in value.split(","))
+    codes = tuple(code.strip() for value in values for code in value.split(",") if code.strip())
+    if values and not codes:
+        raise click.BadParameter("it names no code")
+    return codes
 
 
 @click.command()

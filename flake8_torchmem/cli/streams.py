@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterable
 
+import click
+
 
 def write_lines(lines: Iterable[str]) -> None:
     """Print the lines. Characters that the stream cannot encode are escaped; a closed pipe ends the output in silence."""
@@ -17,9 +19,11 @@ def write_lines(lines: Iterable[str]) -> None:
         for line in lines:
             stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # The interpreter flushes once more on its way out, and would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise click.FileError(stream.name, f"the report cannot be written: {error.strerror}") from error
 
 
 def wants_colour() -> bool:
