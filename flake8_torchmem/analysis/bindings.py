@@ -106,9 +106,10 @@ class Bindings:
 
     def callee(self, call: ir.Call, function: ir.Function) -> ir.Function | None:
         """The in-file function that a call runs, if that is certain."""
-        path = call.path
-        if path is None:
-            return None
+        return self.function_at(call.path, function) if call.path else None
+
+    def function_at(self, path: str, function: ir.Function) -> ir.Function | None:
+        """The in-file function that a path names, if that is certain."""
         path = self.canonical(path, function)
         base, _, name = path.rpartition(".")
         if base:
@@ -141,6 +142,8 @@ class Bindings:
     def is_optimizer_factory(self, call: ir.Call) -> bool:
         """Whether a call builds an optimizer."""
         path = self.resolve(call.path or "")
+        if call.method == "optimizers":
+            return False
         return bool(torchapi.OPTIMIZER_FACTORY.search(path)) and not torchapi.looks_like_scheduler(path)
 
     @property
@@ -152,6 +155,7 @@ class Bindings:
 
     def is_optimizer(self, path: str, function: ir.Function) -> bool:
         """Whether what is stepped is an optimizer: by name, by how it was built, or because it is also cleared."""
+        path = self.canonical(path, function)
         if path == "<by hand>" or torchapi.looks_like_optimizer(path):
             return True
         built = any(isinstance(bind.value, ir.Call) and self.is_optimizer_factory(bind.value) for bind in self.binds(path, function))

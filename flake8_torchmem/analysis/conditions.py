@@ -29,6 +29,7 @@ class Test:
         positive: an atom holds when its text does (False: when it does not).
         parts: of `and` and `or`.
         names: access paths that it reads.
+        volatile: it may differ in the next turn though nothing in sight was assigned.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Test:
     positive: bool
     parts: tuple[Test, ...]
     names: frozenset[str]
+    volatile: bool = False
 
     def truth(self, facts: Facts) -> bool | None:
         """Its value under these facts, None when open."""
@@ -70,12 +72,12 @@ def compile_test(cond: ir.Expr, rename: Callable[[str], str], positive: bool = T
             parts = tuple(compile_test(part, rename, positive) for part in cond.args)
             kind = cond.op if positive else {"and": "or", "or": "and"}[cond.op]
             names = frozenset(name for part in parts for name in part.names)
-            return Test(kind, f"({kind} {' '.join(('' if p.positive else '!') + p.text for p in parts)})", True, parts, names)
+            return Test(kind, f"({kind} {' '.join(('' if p.positive else '!') + p.text for p in parts)})", True, parts, names, any(p.volatile for p in parts))
         if cond.op in POSITIVE:
             return compile_test(ir.Op(POSITIVE[cond.op], cond.args), rename, not positive)
     if isinstance(cond, ir.Const):
         return Test("const", "", bool(cond.value) is positive, (), frozenset())
-    return Test("atom", ir.text(cond, rename), positive, (), frozenset(map(rename, ir.names(cond))))
+    return Test("atom", ir.text(cond, rename), positive, (), frozenset(map(rename, ir.names(cond))), changes(cond, ()))
 
 
 def changes(cond: ir.Expr, loops: tuple[ir.Loop, ...]) -> bool:
@@ -89,6 +91,13 @@ def changes(cond: ir.Expr, loops: tuple[ir.Loop, ...]) -> bool:
         if isinstance(node, ir.Name) and (CHANGING.search(node.path) or any(prefix in assigned for prefix in ir.prefixes(node.path))):
             return True
     return False
+
+
+def once(cond: ir.Expr, arm: bool, loops: tuple[ir.Loop, ...]) -> bool:
+    """Whether this arm is taken in all turns but one: the other arm of `if i == 0`, with the loop's own counter."""
+    if arm or not loops or not isinstance(cond, ir.Op) or cond.op != "==" or not isinstance(cond.args[1], ir.Const):
+        return False
+    return isinstance(cond.args[0], ir.Name) and cond.args[0].path in loops[-1].targets
 
 
 def window_like(cond: ir.Expr) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -28,20 +28,41 @@ def goes_over_data(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bo
 
 
 def evaluates(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
-    """Whether the code around a loop says that it evaluates: its name, its data's name, or `.eval()` before the loop."""
+    """Whether the code around a loop says that it evaluates: names, `.eval()` before the loop, or every caller in sight."""
+    if is_unit_test(function):
+        return False
     words = [torchapi.last(path) for path in ir.names(loop.iterable)] if loop.iterable is not None else []
     if any(TRAINING_DATA.search(word) for word in words) and not mode_before(function, loop):
         return False
     if any(EVALUATION_DATA.search(word) for word in words):
         return True
-    return bool(torchapi.EVAL_NAME.search(function.name)) and not function.name.startswith("test_") or mode_before(function, loop)
+    return bool(torchapi.EVAL_NAME.search(function.name)) or mode_before(function, loop) or _called_in_eval_mode(facts, function)
+
+
+def is_unit_test(function: ir.Function) -> bool:
+    """Whether a test runner calls the function: `test_*` without data of its own, or a method of a `Test*` class."""
+    if not function.name.startswith("test_"):
+        return False
+    in_class = function.owner is not None and function.owner.name.startswith("Test")
+    return in_class or not any(torchapi.DATA_NAME.search(param) or torchapi.MODULE_NAME.match(param) for param in function.params)
+
+
+def _called_in_eval_mode(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether every caller in sight calls the function after `.eval()`."""
+    callers = facts.summaries.callers().get(function, ())
+    return bool(callers) and all(_mode(caller, lambda event, call=call: getattr(event, "call", None) is call) for caller, call in callers)
 
 
 def mode_before(function: ir.Function, loop: ir.Loop) -> bool:
     """Whether the last `.eval()` or `.train()` before the loop was `.eval()`."""
+    return _mode(function, lambda event: loop in event.ctx.loops)
+
+
+def _mode(function: ir.Function, stop: Callable[[ir.Event], bool]) -> bool:
+    """Whether modules are in eval mode where an event is reached."""
     mode = None
     for event in function.events():
-        if loop in event.ctx.loops:
+        if stop(event):
             break
         if isinstance(event, ir.Invoke) and not event.call.args:
             mode = {"eval": True, "train": False}.get(event.call.method, mode)
@@ -81,10 +102,11 @@ def proves_no_grad(facts: FileFacts, function: ir.Function) -> bool:
 def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
     """Whether a loop handles one batch per turn: it goes over data, or runs models and trains, with no such loop inside."""
     inner = [other for other in function.loops if other.parent is loop and other.kind != "comp"]
-    if any(goes_over_data(facts, other, function) or facts.backward_in(other, function) for other in inner):
+    if any(goes_over_data(facts, other, function) or facts.effect_in(other, function, "backward") for other in inner):
         return False
     if any(torchapi.EPOCH_NAME.search(target) for target in loop.targets):
         return False
-    trains = any(isinstance(event, ir.Backward) and loop in event.ctx.loops for event in function.events())
-    named = loop.kind == "for" and goes_over_data(facts, loop, function)
-    return trains or (named and any(loop in event.ctx.loops for event in forwards(facts, function, guarded=True)))
+    if facts.effect_in(loop, function, "backward") and (loop.kind == "for" or facts.effect_in(loop, function, "step")):
+        return True
+    named = loop.kind == "for" and (goes_over_data(facts, loop, function) or evaluates(facts, loop, function))
+    return named and any(loop in event.ctx.loops for event in forwards(facts, function, guarded=True))

@@ -75,9 +75,9 @@ class Evidence:
     def _find_frozen(self) -> Iterator[str]:
         """Modules whose parameters were told not to require gradients."""
         for function, call in self._calls:
-            argument = call.args[0] if call.args else call.kwargs.get("requires_grad")
-            if call.method == "requires_grad_" and isinstance(argument, ir.Const) and argument.value is False and call.receiver:
-                yield from (path.removesuffix(".parameters") for path in ir.names(call.receiver))
+            if _freezes(call):
+                base = [node for node in _receivers(call) if isinstance(node, ir.Name)]
+                yield from (path.path.removesuffix(".parameters") for path in base)
             if "freeze" in call.method and "un" not in call.method:
                 yield from (path for arg in (*call.operands, call.receiver) if arg is not None for path in ir.names(arg))
         for function in self.bindings.program.all_functions():
@@ -95,6 +95,8 @@ class Evidence:
         if path in self._used_as_module:
             return True
         for bind in self.bindings.binds(path, function):
+            if any(isinstance(node, ir.Call) and _freezes(node) for node in _spine(bind.value)):
+                return False
             if any(isinstance(node, ir.Call) and self._builds_module(node) for node in _spine(bind.value)):
                 return True
         last = torchapi.last(path)
@@ -162,14 +164,14 @@ class Evidence:
             bind
             for event in function.events()
             if isinstance(event, ir.Backward)
-            for path in _direct(event.value)
+            for path in direct(event.value)
             for bind in at[event].get(path, ())
         ]
         marked = set(pending)
         binds = [event for event in function.events() if isinstance(event, ir.Bind)]
         while pending:
             bind = pending.pop()
-            parts = (other for path in _direct(bind.value) if _is_part(path) for other in at[bind].get(path, ()))
+            parts = (other for path in direct(bind.value) if _is_part(path) for other in at[bind].get(path, ()))
             siblings = (other for other in binds if _companion(bind, other))
             for other in (*parts, *siblings):
                 if other not in marked and (isinstance(_source(other.value), ir.Call) or _direct_op(other.value)):
@@ -178,7 +180,7 @@ class Evidence:
         return marked
 
 
-def _direct(expr: ir.Expr) -> Iterator[str]:
+def direct(expr: ir.Expr) -> Iterator[str]:
     """Paths that arithmetic and transparent methods combine into the value, calls of functions left out."""
     pending = [expr]
     while pending:
@@ -208,6 +210,21 @@ def _companion(bind: ir.Bind, other: ir.Bind) -> bool:
         return False
     last = torchapi.last(other.place)
     return bool(torchapi.LOSS_NAME.search(last)) and not torchapi.METRIC_NAME.search(last)
+
+
+def _freezes(call: ir.Call) -> bool:
+    """`requires_grad_(False)`."""
+    argument = call.args[0] if call.args else call.kwargs.get("requires_grad")
+    return call.method == "requires_grad_" and isinstance(argument, ir.Const) and argument.value is False
+
+
+def _receivers(call: ir.Call) -> Iterator[ir.Expr]:
+    """What a chain of calls starts from: `x` of `x.eval().requires_grad_(False)`."""
+    receiver = call.receiver
+    while isinstance(receiver, ir.Call):
+        receiver = receiver.receiver
+    if receiver is not None:
+        yield receiver
 
 
 def _source(expr: ir.Expr) -> ir.Expr:

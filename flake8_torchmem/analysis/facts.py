@@ -37,24 +37,33 @@ class FileFacts:
         found = []
         for function in self.functions:
             if {"backward", "step"} & self.summaries.effects(function):
-                repeated = self.per_batch_owner(function)
-                observations = Explorer(function, self.bindings, self.summaries, repeated).run()
+                closed = self.per_batch_owner(function)
+                repeated = closed or self.per_batch(function)
+                observations = Explorer(function, self.bindings, self.summaries, repeated, closed).run()
                 if observations is not None:
                     found.append(observations)
         return tuple(found)
+
+    def per_batch(self, function: ir.Function) -> bool:
+        """Whether a method steps outside of any loop, and nothing in sight calls it: it is the body of a loop elsewhere."""
+        steps = [event for event in function.events() if isinstance(event, (ir.Step, ir.Backward))]
+        outside = bool(steps) and not any(event.ctx.loops for event in steps)
+        return outside and function.owner is not None and function.name != "__init__" and function not in self.summaries.callers()
 
     def per_batch_owner(self, function: ir.Function) -> bool:
         """Whether a method trains once per call with an optimizer that its own class builds, and nothing else could clear.
 
         Then the loop lies elsewhere, and the next call finds what this one left.
         """
-        if function.owner is None or function.name == "__init__" or not self.bindings.complete(function.owner):
+        if not self.per_batch(function) or function.owner is None or not self.bindings.complete(function.owner):
             return False
-        steps = [event for event in function.events() if isinstance(event, ir.Step) and event.owner.startswith("self.")]
-        if not steps or any(event.ctx.loops for event in steps) or function in self.summaries.callers():
-            return False
-        built = all(self.bindings.links.get(event.owner) for event in steps)
+        built = all(self._built_here(event.owner, function) for event in function.events() if isinstance(event, ir.Step))
         return built and not any(isinstance(event, ir.Zero) for other in self.functions for event in other.events())
+
+    def _built_here(self, owner: str, function: ir.Function) -> bool:
+        """Whether an optimizer is an attribute that the class builds, or one of Lightning's."""
+        lightning = any(isinstance(bind.value, ir.Call) and bind.value.method == "optimizers" for bind in self.bindings.binds(owner, function))
+        return bool(self.bindings.links.get(owner)) or lightning
 
     def is_window(self, cond: ir.Expr, function: ir.Function) -> bool:
         """Whether a condition is true once per accumulation window: by modulo, by name, through a local, by a counter that is reset."""
@@ -74,17 +83,9 @@ class FileFacts:
         for observations in self.gradients:
             yield from observations.defects(code)
 
-    def backward_in(self, loop: ir.Loop, function: ir.Function) -> bool:
-        """Whether the loop back-propagates, itself or in an in-file callee."""
-        for event in function.events():
-            if loop not in event.ctx.loops:
-                continue
-            if isinstance(event, ir.Backward):
-                return True
-            callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) else None
-            if callee is not None and "backward" in self.summaries.effects(callee):
-                return True
-        return False
+    def effect_in(self, loop: ir.Loop, function: ir.Function, effect: str) -> bool:
+        """Whether a loop has a backward, step or zero, itself or in an in-file callee."""
+        return any(loop in event.ctx.loops and effect in self.summaries.effects_of(event, function) for event in function.events())
 
     def calls(self, function: ir.Function) -> Iterator[ir.Invoke]:
         """The plain calls of a function, in order."""

@@ -15,6 +15,7 @@ from flake8_torchmem import torchapi
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
+MAX_CALLER = 40_000
 MAX_CALLEES = 120_000
 MAX_DEPTH = 120
 
@@ -128,9 +129,9 @@ def _called(unit: Unit) -> set[str]:
 
 
 def _callers(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
-    """Who calls a function that evaluates: the guard may stand there."""
-    names = {unit.name for unit in chosen if unit.name and not CORE.search(unit.text)}
-    return {unit for unit in units if unit not in chosen and len(unit.text) < MAX_UNIT and names & _called(unit)} if names else set()
+    """Who calls what was chosen: the guard, the loop or the clear may stand there."""
+    names = {unit.name for unit in chosen if unit.name} - NEVER - {"forward", "main"}
+    return {unit for unit in units if unit not in chosen and len(unit.text) < MAX_CALLER and names & _called(unit)} if names else set()
 
 
 def _callees(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
@@ -166,7 +167,9 @@ def _context(unit: Unit, chosen: set[Unit]) -> bool:
         return False
     if isinstance(unit.node, (ast.Assign, ast.AnnAssign)) or torchapi.GRAD_SWITCH in unit.text:
         return True
-    return not isinstance(unit.node, ast.Expr) and bool({other.name for other in chosen if other.name} & _called(unit))
+    if isinstance(unit.node, ast.Expr):
+        return any(not other.name for other in chosen)
+    return bool({other.name for other in chosen if other.name} & _called(unit))
 
 
 def _shallow(node: ast.AST) -> bool:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis import gradients as typestate
 from flake8_torchmem.analysis.bindings import Bindings
-from flake8_torchmem.analysis.callees import Touch, touches
+from flake8_torchmem.analysis.callees import Touch
+from flake8_torchmem.analysis.evidence import direct
 from flake8_torchmem.analysis.flow import Budget, TooManyPaths, explore
 from flake8_torchmem.analysis.gradients import State, Suspect
 from flake8_torchmem.analysis.owners import Frame, Owners
+from flake8_torchmem.analysis.plan import Plan
 from flake8_torchmem.analysis.summaries import Summaries
 
-MAX_VISITS = 6000
+MAX_VISITS = 4000
 MAX_CALLS = 4
 
 
@@ -74,9 +75,12 @@ class Explorer:
         bindings: what names stand for.
         summaries: what callees do.
         repeated: the function is the body of a loop that lies elsewhere.
+        closed: nothing outside of the file can clear its gradients between two calls.
     """
 
-    def __init__(self, function: ir.Function, bindings: Bindings, summaries: Summaries, repeated: bool = False) -> None:
+    def __init__(
+        self, function: ir.Function, bindings: Bindings, summaries: Summaries, repeated: bool = False, closed: bool = False
+    ) -> None:
         self.function = function
         self.bindings = bindings
         self.summaries = summaries
@@ -85,9 +89,10 @@ class Explorer:
         self.budget = Budget(MAX_VISITS)
         self.body = ir.Loop("body", None, (), None, None)
         self.repeated = repeated
-        self.tests: dict[tuple[ir.Edge, Frame], conditions.Test] = {}
-        self.losses = {ir.root(path) for event in function.events() if isinstance(event, ir.Backward) for path in ir.names(event.value)}
-        self.reach: dict[tuple[ir.Block, ir.Function], frozenset[ir.Event]] = {}
+        self.closed = closed
+        self.plans: dict[Frame, Plan] = {}
+        self.exits: dict[tuple[Frame, State], set[State]] = {}
+        self.losses = loss_names(function)
 
     def run(self) -> Observations | None:
         """All observations, None when there are too many paths."""
@@ -95,7 +100,12 @@ class Explorer:
         try:
             exits = self.enter(frame, {State()})
             if self.repeated:
-                exits = self.enter(frame, {replace(typestate.next_turn(state, self.body), facts=frozenset()) for state in exits})
+                stale = set(self.seen.stale)
+                for state in exits:
+                    self.settle(state.suspects, None)
+                again = {replace(typestate.next_turn(state, self.body), facts=frozenset(), suspects=frozenset()) for state in exits}
+                exits = self.enter(frame, again)
+                self.seen.stale = self.seen.stale if self.closed else stale
         except (TooManyPaths, RecursionError):
             return None
         for state in exits:
@@ -114,12 +124,19 @@ class Explorer:
 
     def block(self, block: ir.Block, state: State, frame: Frame) -> Iterable[State]:
         """The states after a block's events: calls may leave several."""
+        if block.raises:
+            return ()
         states = {state}
-        for event in block.events:
-            handler = HANDLERS.get(type(event))
-            if handler is not None:
-                states = {after for before in states for after in handler(self, event, before, frame)}
+        for event in self.plan(frame).events.get(block.index, ()):
+            handler = HANDLERS[type(event)]
+            states = {after for before in states for after in handler(self, event, before, frame)}
         return states
+
+    def plan(self, frame: Frame) -> Plan:
+        """What matters of the frame's function."""
+        if frame not in self.plans:
+            self.plans[frame] = Plan(frame, self.owners, self.summaries, self.losses)
+        return self.plans[frame]
 
     def backward(self, event: ir.Backward, state: State, frame: Frame) -> Iterator[State]:
         callee = self.bindings.callee(event.call, frame.function)
@@ -127,7 +144,8 @@ class Explorer:
             yield from self.call(event.call, callee, state, frame)
             return
         loops = frame.loops + event.ctx.loops
-        self.settle(state.suspects, event)
+        self.settle((suspect for suspect in state.suspects if suspect.turn in loops), event)
+        self.settle((suspect for suspect in state.suspects if suspect.turn not in loops), None)
         yield typestate.backward(replace(state, suspects=frozenset()), event, loops)
 
     def step(self, event: ir.Step, state: State, frame: Frame) -> Iterator[State]:
@@ -138,29 +156,47 @@ class Explorer:
         if not self.bindings.is_optimizer(event.owner, frame.function):
             yield state
             return
-        for owner in self.owners.of_step(event.owner, frame):
-            if event.closure or owner in self.owners.engines:
-                state = replace(typestate.forget(state, owner), claimed=True, ready=())
-            else:
-                state = self.judge(event, owner, state, frame)
-        yield state
+        owner = self.owners.owner(event.owner, frame)
+        closure = self.closure(event, frame)
+        if owner in self.owners.engines or (event.closure and closure is None):
+            yield replace(typestate.forget(state, owner), claimed=True, ready=())
+            return
+        states: Iterable[State] = (state,)
+        if closure is not None and event.call is not None:
+            states = self.call(event.call, closure, state, frame)
+        yield from (self.judge(event, owner, each, frame) for each in states)
+
+    def closure(self, event: ir.Step, frame: Frame) -> ir.Function | None:
+        """The in-file function that `step(closure)` evaluates."""
+        argument = event.call.operands[0] if event.closure and event.call else None
+        found = self.bindings.function_at(argument.path, frame.function) if isinstance(argument, ir.Name) else None
+        return found if found and "backward" in self.summaries.effects(found) else None
 
     def judge(self, event: ir.Step, owner: str, state: State, frame: Frame) -> State:
         """Note what this step uses, then use it."""
         held = state.of(owner)
         turn = self.turn_of(event, frame)
-        for backward in held.full:
+        fed = held.full & state.pending
+        for backward in fed:
             self.seen.claims.setdefault(backward, set()).add(owner)
-        self.seen.stale |= {(b, o, s) for b, o, s in state.dirty if o == owner and b in held.full}
+        self.seen.stale |= {(b, o, s) for b, o, s in state.dirty if o == owner and b in fed}
         lost = turn in state.ready
         if held.full and (turn in held.turns or not lost):
-            self.note(event, owner, Verdict("good", state.facts))
+            self.note(event, owner, Verdict("good", self.facts(state)))
         elif held.wasted and turn in held.wasted_turns:
-            self.note(event, owner, Verdict("TM102", state.facts, held.empty))
+            self.note(event, owner, Verdict("TM102", self.facts(state), held.empty))
         elif lost or held.empty is not None:
-            suspect = Suspect(event, owner, turn, lost, state.facts)
+            suspect = Suspect(event, owner, turn, lost, self.facts(state))
             state = replace(state, suspects=state.suspects | {suspect})
         return typestate.step(state, owner, event)
+
+    def facts(self, state: State) -> conditions.Facts:
+        """The path's facts, and which loss it computed, where that was in a branch of its own."""
+        if state.loss is None or not state.loss.ctx.conds:
+            return state.facts
+        mark = f"loss#{id(state.loss)}"
+        self.seen.stable.add(mark)
+        return state.facts | {(mark, True)}
 
     def turn_of(self, event: ir.Event, frame: Frame) -> ir.Loop:
         """The loop whose turn a step belongs to: the innermost one that back-propagates."""
@@ -185,22 +221,22 @@ class Explorer:
             return
         owners, certain = self.owners.of_zero(event.owner, frame, state.known())
         for owner in owners:
-            if certain:
+            if certain and not event.written:
                 self.seen.wiped |= {(event, backward, owner) for backward in state.of(owner).full}
-            state = typestate.zero(state, owner, event)
-        yield state if certain else replace(state, suspects=frozenset())
+                state = typestate.zero(state, owner, event)
+            else:
+                state = typestate.forget(state, owner)
+        yield replace(state, suspects=frozenset(), ready=()) if event.written else state
 
     def invoke(self, event: ir.Invoke, state: State, frame: Frame) -> Iterator[State]:
         callee = self.bindings.callee(event.call, frame.function)
         if callee is not None:
-            effects = self.summaries.effects(callee)
-            yield from self.call(event.call, callee, state, frame) if effects else (state,)
+            yield from self.call(event.call, callee, state, frame)
             return
-        touch = touches(event.call, frame, self.owners, self.losses)
-        if touch is not Touch.NOTHING:
-            for owner in state.known():
-                state = typestate.forget(state, owner)
-            state = replace(state, suspects=frozenset())
+        touch = self.plan(frame).touched[event]
+        for owner in state.known():
+            state = typestate.forget(state, owner)
+        state = replace(state, suspects=frozenset())
         yield replace(state, ready=()) if touch is Touch.LOSS else state
 
     def call(self, call: ir.Call, callee: ir.Function, state: State, frame: Frame) -> Iterator[State]:
@@ -210,32 +246,30 @@ class Explorer:
                 state = typestate.forget(state, owner)
             yield replace(state, suspects=frozenset(), ready=())
             return
-        yield from self.enter(self.owners.frame(call, callee, frame), {state})
+        inner = self.owners.frame(call, callee, frame)
+        if (inner, state) not in self.exits:
+            self.exits[inner, state] = self.enter(inner, {state})
+        yield from self.exits[inner, state]
 
     def bind(self, event: ir.Bind, state: State, frame: Frame) -> Iterator[State]:
-        place = self.owners.canonical(event.place, frame)
-        stale = {fact for fact in state.facts if any(place in ir.prefixes(name) for name in self.fact_names.get(fact[0], ()))}
-        if stale:
-            state = replace(state, facts=state.facts - stale)
-        if event.place in self.losses and frame.depth == 0 and any(isinstance(node, ir.Call) for node in ir.walk(event.value)):
-            state = replace(state, ready=frame.loops + event.ctx.loops)
-        yield state
-
-    @property
-    def fact_names(self) -> dict[str, frozenset[str]]:
-        return {part.text: part.names for test in self.tests.values() for part in (test, *test.parts)}
+        stale = self.plan(frame).overwrites.get(event, frozenset())
+        facts = frozenset(fact for fact in state.facts if fact[0] not in stale)
+        if event.place in self.losses and event.kind == "assign" and not frame.depth and any(isinstance(node, ir.Call) for node in ir.walk(event.value)):
+            state = replace(state, ready=frame.loops + event.ctx.loops, loss=event)
+        if self.plan(frame).built(event):
+            state = typestate.forget(state, self.owners.owner(event.place, frame))
+        yield replace(state, facts=facts) if facts != state.facts else state
 
     def follow(self, edge: ir.Edge, state: State, frame: Frame) -> State | None:
         """The state beyond an edge: a new turn, or an arm of a branch."""
         if edge.turn is not None:
-            self.settle((suspect for suspect in state.suspects if suspect.turn is edge.turn), None)
-            state = typestate.next_turn(state, edge.turn)
-            return replace(state, facts=frozenset(fact for fact in state.facts if "(" not in fact[0] or fact[0].startswith("(")))
-        if edge.cond is None:
-            return state
-        test = self.tests.get((edge, frame))
+            over = {suspect for suspect in state.suspects if edge.turn in enclosing(suspect.turn)}
+            self.settle(over, None)
+            state = replace(typestate.next_turn(state, edge.turn), suspects=state.suspects - over)
+            return replace(state, facts=frozenset(fact for fact in state.facts if fact[0] not in self.plan(frame).volatile))
+        test = self.plan(frame).tests.get(edge)
         if test is None:
-            test = self.tests[edge, frame] = conditions.compile_test(edge.cond, lambda path: self.owners.canonical(path, frame))
+            return state
         value = test.truth(state.facts)
         if value is not None:
             return state if value is edge.arm else None
@@ -253,51 +287,39 @@ class Explorer:
 
     def trusted(self, edge: ir.Edge, test: conditions.Test, state: State, frame: Frame) -> bool:
         """Whether skipping the clears of the other arm is no proof that they are missing."""
-        other = next((e for e in self.siblings(edge, frame.function) if e is not edge), None)
+        plan = self.plan(frame)
+        other = plan.siblings.get(edge)
         if other is None or edge.cond is None:
             return False
-        here, there = self.reachable(edge.target, frame.function), self.reachable(other.target, frame.function)
-        if not any(isinstance(event, ir.Zero) or self._zeroes(event, frame) for event in there - here):
+        here, there = plan.reachable(edge.target), plan.reachable(other.target)
+        if not any("zero" in plan.effects(event) for event in there - here):
+            return False
+        trains = frozenset().union(*(plan.effects(event) for event in here - there))
+        if {"backward", "step"} <= trains or conditions.once(edge.cond, edge.arm, edge.loops):
             return False
         if conditions.changes(edge.cond, edge.loops or frame.loops):
-            used = [g.used for _, g in state.owners if g.used is not None]
-            always = all(not any(conditions.window_like(c) for c, _, _ in step.ctx.conds) for step in used)
+            used = [gradients.used for _, gradients in state.owners if gradients.used is not None]
+            always = all(not any(conditions.window_like(cond) for cond, _, _ in step.ctx.conds) for step in used)
             return not (conditions.window_like(edge.cond) and always)
-        related = any(fact != test.text and names & test.names for fact, names in self._facts(state))
-        own = any(isinstance(event, (ir.Backward, ir.Step)) or self._trains(event, frame) for event in here - there)
-        return related or not own
+        related = any(text != test.text and plan.names.get(text, frozenset()) & test.names for text, _ in state.facts)
+        return related or not {"backward", "step"} & trains
 
-    def _facts(self, state: State) -> Iterator[tuple[str, frozenset[str]]]:
-        known = self.fact_names
-        return ((text, known.get(text, frozenset())) for text, _ in state.facts)
 
-    def _zeroes(self, event: ir.Event, frame: Frame) -> bool:
-        return "zero" in self._effects(event, frame)
+def loss_names(function: ir.Function) -> set[str]:
+    """Variables that hold what is back-propagated, `scaled` and the `loss` that it was bound to alike."""
+    found = {path for event in function.events() if isinstance(event, ir.Backward) for path in direct(event.value)}
+    for event in function.events():
+        if isinstance(event, ir.Bind) and event.place in found and isinstance(event.value, ir.Name):
+            found.add(event.value.path)
+    return found
 
-    def _trains(self, event: ir.Event, frame: Frame) -> bool:
-        return bool({"backward", "step"} & self._effects(event, frame))
 
-    def _effects(self, event: ir.Event, frame: Frame) -> frozenset[str]:
-        callee = self.bindings.callee(event.call, frame.function) if isinstance(event, ir.Invoke) else None
-        return self.summaries.effects(callee) if callee else frozenset()
-
-    def siblings(self, edge: ir.Edge, function: ir.Function) -> list[ir.Edge]:
-        """The edges that leave the same block."""
-        return next((block.edges for block in function.blocks if edge in block.edges), [])
-
-    def reachable(self, block: ir.Block, function: ir.Function) -> frozenset[ir.Event]:
-        """Events that can still happen in this turn."""
-        key = (block, function)
-        if key not in self.reach:
-            found, pending, seen = set(block.events), [block], {block}
-            while pending:
-                for edge in pending.pop().edges:
-                    if edge.turn is None and edge.target not in seen:
-                        seen.add(edge.target)
-                        pending.append(edge.target)
-                        found.update(edge.target.events)
-            self.reach[key] = frozenset(found)
-        return self.reach[key]
+def enclosing(loop: ir.Loop) -> Iterator[ir.Loop]:
+    """The loop and the loops around it, innermost first."""
+    current: ir.Loop | None = loop
+    while current is not None:
+        yield current
+        current = current.parent
 
 
 HANDLERS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from flake8_torchmem.analysis.ir import Backward, Loop, Step, Zero
+from flake8_torchmem.analysis.ir import Backward, Bind, Loop, Step, Zero
 
 # Owners that have not been met yet share this entry.
 OTHERS = "*"
@@ -58,16 +58,20 @@ class State:
         owners: gradients by owner path, `OTHERS` for owners not met yet.
         facts: conditions taken, by text.
         dirty: backwards since the last step, each with the owners whose gradients a step had used before it.
-        claimed: a step has used `dirty` already: the next backward starts a new list.
+        pending: backwards since the last step; those, and no older ones, are what a step was meant to use.
+        claimed: a step has used `pending` already: the next backward starts anew.
         ready: loops in whose current turn a loss was computed and not yet back-propagated.
+        loss: where that loss, or the last one, was computed.
         suspects: steps whose fault shows only when the turn goes on.
     """
 
     owners: tuple[tuple[str, Gradients], ...] = ((OTHERS, UNKNOWN),)
     facts: frozenset[tuple[str, bool]] = frozenset()
     dirty: frozenset[tuple[Backward, str, Step]] = frozenset()
+    pending: frozenset[Backward] = frozenset()
     claimed: bool = False
     ready: tuple[Loop, ...] = ()
+    loss: Bind | None = None
     suspects: frozenset[Suspect] = frozenset()
 
     def of(self, owner: str) -> Gradients:
@@ -101,7 +105,8 @@ def backward(state: State, event: Backward, loops: tuple[Loop, ...]) -> State:
         (owner, replace(gradients, full=gradients.full | {event}, turns=loops, empty=None, wasted=frozenset(), wasted_turns=()))
         for owner, gradients in state.owners
     )
-    return replace(state, owners=owners, dirty=dirty, claimed=False, ready=())
+    pending = (frozenset() if state.claimed else state.pending) | {event}
+    return replace(state, owners=owners, dirty=dirty, pending=pending, claimed=False, ready=())
 
 
 def step(state: State, owner: str, event: Step) -> State:
@@ -134,8 +139,7 @@ def next_turn(state: State, loop: Loop) -> State:
         (owner, replace(gradients, turns=before(gradients.turns, loop), wasted_turns=before(gradients.wasted_turns, loop)))
         for owner, gradients in state.owners
     )
-    suspects = frozenset(suspect for suspect in state.suspects if suspect.turn is not loop)
-    return replace(state, owners=owners, ready=before(state.ready, loop), suspects=suspects)
+    return replace(state, owners=owners, ready=before(state.ready, loop))
 
 
 def before(turns: tuple[Loop, ...], loop: Loop) -> tuple[Loop, ...]:

@@ -128,6 +128,11 @@ class Comp(Expr):
     element: Expr
     loop: Loop
 
+    @property
+    def site(self) -> Site | None:
+        """The comprehension itself."""
+        return self.loop.site
+
 
 @dataclass(eq=False, slots=True)
 class Opaque(Expr):
@@ -227,10 +232,11 @@ class Step(Event):
 
 @dataclass(eq=False, slots=True)
 class Zero(Event):
-    """The owner's gradients are cleared; None when whose is not visible."""
+    """The owner's gradients are cleared; None when whose is not visible. `written`: set by hand, to who knows what."""
 
     owner: str | None
     call: Call | None
+    written: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -257,11 +263,12 @@ class Edge:
 
 @dataclass(eq=False, slots=True)
 class Block:
-    """Events in order, then one of the edges."""
+    """Events in order, then one of the edges; `raises`: it ends in an exception."""
 
     index: int
     events: list[Event] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
+    raises: bool = False
 
 
 @dataclass(eq=False, slots=True)

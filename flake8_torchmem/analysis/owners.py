@@ -78,10 +78,6 @@ class Owners:
             self.frames[key] = Frame(callee, args, f"{caller.prefix}{callee.name}#{len(self.frames)}:", loops, (*caller.stack, caller.function))
         return self.frames[key]
 
-    def of_step(self, path: str, frame: Frame) -> tuple[str, ...]:
-        """The owners that a step on this path moves."""
-        return (self.owner(path, frame),)
-
     def owner(self, path: str, frame: Frame) -> str:
         """One owner's name: an optimizer inside a wrapper is the wrapper's."""
         name = self.canonical(path, frame)
@@ -94,24 +90,32 @@ class Owners:
     def of_zero(self, path: str | None, frame: Frame, known: Iterable[str]) -> tuple[tuple[str, ...], bool]:
         """The owners that a clear empties, and whether that is certain.
 
-        A module stands for the optimizers built from its parameters; a module of which nothing is known may be
-        anybody's, so it clears everything, and nothing is concluded from that unless there is one owner alone.
+        A module stands for the optimizers built from its parameters. A module of which nothing is known may be
+        anybody's, so nothing is certain of any owner afterwards, unless there is one owner and one module alone.
         """
         known = tuple(known)
         if path is None:
-            return known, len(known) <= 2
-        name = self.owner(path, frame)
+            return known, False
+        name = self.owner(path, frame).removesuffix("[*]")
         if name in known or torchapi.looks_like_optimizer(name):
             return (name,), True
-        linked = tuple(owner for owner in known if self._linked(owner, name))
-        if linked:
-            return linked, True
-        return known, len(known) <= 2
+        linked = tuple(owner for owner in known if any(held == name or held.startswith(name + ".") for held in self._held(owner)))
+        if linked or name == "self":
+            return linked or known, True
+        alone = len(self.stepped) == 1 and not any(torchapi.last(place) in self.stepped for place in self.bindings.links)
+        return known, alone and bool(torchapi.MODULE_NAME.match(torchapi.last(name)))
 
-    def _linked(self, owner: str, module: str) -> bool:
-        """Whether the optimizer is known to hold this module's parameters."""
-        modules = self.bindings.links.get(owner) or self.bindings.links.get(torchapi.last(owner)) or set()
-        return any(module == held or held.startswith(module + ".") or module.startswith(held + ".") for held in modules)
+    def _held(self, owner: str) -> set[str]:
+        """The modules that an optimizer is known to have been built from."""
+        links = self.bindings.links
+        return links.get(owner) or links.get(torchapi.last(owner)) or set()
+
+    @property
+    @lru_cache(maxsize=None)  # noqa: B019 - lives as long as one exploration
+    def stepped(self) -> frozenset[str]:
+        """Last parts of all paths that the file steps."""
+        events = (event for function in self.bindings.program.all_functions() for event in function.events())
+        return frozenset(torchapi.last(event.owner) for event in events if isinstance(event, ir.Step))
 
     @property
     @lru_cache(maxsize=None)  # noqa: B019 - lives as long as one exploration

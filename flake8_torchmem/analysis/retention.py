@@ -47,9 +47,11 @@ def _trained(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
     """Whether a loop (or per-batch method) that grows the place back-propagates in the same turn."""
     if not growth.loops:
         return any(isinstance(event, ir.Backward) for event in function.events()) or bool(torchapi.BATCH_METHOD.match(function.name))
-    if any(isinstance(event, ir.Backward) and loop in event.ctx.loops for event in function.events() for loop in growth.loops):
-        return _of_this_turn(facts, function, growth) or not facts.lifetimes(function).returned(growth.place)
-    return False
+    training = [loop for loop in growth.loops if facts.effect_in(loop, function, "backward")]
+    if not training:
+        return False
+    stepped = any(facts.effect_in(loop, function, "step") for loop in training)
+    return stepped or _of_this_turn(facts, function, growth) or not facts.lifetimes(function).returned(growth.place)
 
 
 def _of_this_turn(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
@@ -63,7 +65,7 @@ def _evaluated(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
     """Whether a loop over data, in code that evaluates, grows the place with nothing back-propagated."""
     if not growth.loops or facts.guarded_by_callers(function):
         return False
-    if any(isinstance(event, ir.Backward) and set(event.ctx.loops) & set(growth.loops) for event in function.events()):
+    if any(facts.effect_in(loop, function, "backward") for loop in growth.loops):
         return False
     return any(goes_over_data(facts, loop, function) and evaluates(facts, loop, function) for loop in growth.loops)
 

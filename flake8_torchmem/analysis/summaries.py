@@ -36,6 +36,13 @@ class Summaries:
                     pending.append(callee)
         return frozenset(found)
 
+    def effects_of(self, event: ir.Event, function: ir.Function) -> frozenset[str]:
+        """Which of backward, step, zero an event is, or leads to through an in-file call."""
+        if isinstance(event, (ir.Backward, ir.Step, ir.Zero)):
+            return frozenset({type(event).__name__.lower()})
+        callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) else None
+        return self.effects(callee) if callee is not None else frozenset()
+
     def _callers(self) -> dict[ir.Function, list[tuple[ir.Function, ir.Call]]]:
         """Who calls a function, and where, as far as the file shows."""
         found: dict[ir.Function, list[tuple[ir.Function, ir.Call]]] = {}

@@ -110,13 +110,13 @@ def _every_micro_batch(zero: ir.Zero, backward: ir.Backward) -> bool:
 def _waits(facts: FileFacts, function: ir.Function, step: ir.Step, zero: ir.Zero, backward: ir.Backward) -> bool:
     """Whether the step runs less often than the clear: under a window's condition, or in an outer loop."""
     loop = next((loop for loop in reversed(zero.ctx.loops) if loop in backward.ctx.loops), None)
-    if loop is None or backward.ctx.accumulate or "accelerator" in (backward.engine or ""):
+    if backward.ctx.accumulate or zero.ctx.accumulate:
         return False
-    if loop not in step.ctx.loops:
+    if loop is not None and loop not in step.ctx.loops:
         return loop.kind != "comp" and all(outer in zero.ctx.loops for outer in step.ctx.loops) and bool(step.ctx.loops)
     shared = {(ir.text(cond), arm) for cond, arm in zero.ctx.conds_inside(loop)}
     own = [cond for cond, arm in step.ctx.conds_inside(loop) if (ir.text(cond), arm) not in shared]
-    return any(facts.is_window(cond, function) for cond in (*own, *loop.skips))
+    return any(facts.is_window(cond, function) for cond in (*own, *(loop.skips if loop else ())))
 
 
 def _reads_gradients(function: ir.Function) -> bool:

@@ -70,6 +70,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evaluation import evaluates, forwards, goes_over_data, mode_before, proves_no_grad
 from flake8_torchmem.analysis.values import Kind
@@ -97,6 +98,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or _needs_gradients(facts, function):
             continue
+        if _is_part_of_module(facts, function):
+            continue
         reported: set[ir.Loop] = set()
         for forward in forwards(facts, function):
             loop = _evaluation_loop(facts, function, forward)
@@ -112,11 +115,21 @@ def check(facts: FileFacts) -> Iterator[Report]:
 def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> ir.Loop | None:
     """The outermost loop around a forward that evaluates, goes over data and trains nothing."""
     for loop in forward.ctx.loops:
-        if facts.backward_in(loop, function):
+        if facts.effect_in(loop, function, "backward"):
             continue
-        if evaluates(facts, loop, function) and (goes_over_data(facts, loop, function) or mode_before(function, loop)):
+        if loop.kind == "comp" and not goes_over_data(facts, loop, function):
+            continue
+        if evaluates(facts, loop, function) and (
+            goes_over_data(facts, loop, function) or mode_before(function, loop) or torchapi.EVAL_NAME.search(function.name)
+        ):
             return loop
     return None
+
+
+def _is_part_of_module(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether the function is a method of a module that nothing in sight calls: its users guard it, or train with it."""
+    inside = function.owner is not None and facts.evidence.module_class(function.owner.name)
+    return inside and function not in facts.summaries.callers()
 
 
 def _needs_gradients(facts: FileFacts, function: ir.Function) -> bool:

@@ -119,9 +119,17 @@ def _load(facts: FileFacts, function: ir.Function, value: ir.Expr) -> ir.Call | 
 
 
 def _alive_while_training(facts: FileFacts, function: ir.Function, load: ir.Bind) -> bool:
-    """Whether the name still holds it where the function trains or evaluates."""
+    """Whether the name still holds it, or what was made from it, where the function or its class trains or evaluates."""
+    if load.place.startswith("self.") and function.owner:
+        methods = [method for method in function.owner.methods.values() if method is not function]
+        dropped = any(bind.kind == "delete" or isinstance(bind.value, ir.Const) for bind in facts.bindings.binds(load.place, function) if bind is not load)
+        return not dropped and any("backward" in facts.summaries.effects(method) for method in methods)
     at = facts.evidence.reaching(function).at
-    return any(load in at.get(event, {}).get(load.place, ()) for event in works(facts, function))
+    holding = {load}
+    for event in function.events():
+        if isinstance(event, ir.Bind) and event.place == load.place and load.place in ir.names(event.value):
+            holding.add(event)
+    return any(holding & at.get(event, {}).get(load.place, frozenset()) for event in works(facts, function))
 
 
 def is_checkpoint(function: ir.Function, load: ir.Bind) -> bool:

@@ -116,6 +116,7 @@ def _every_batch(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> b
 
 def _is_device_check(cond: ir.Expr) -> bool:
     """`if torch.cuda.is_available():` is no guard."""
-    return any("is_available" in path or "cuda" in path.lower() or path.endswith("device.type") for path in ir.names(cond)) and not any(
-        isinstance(node, ir.Op) and node.op == "%" for node in ir.walk(cond)
-    )
+    calls = [node for node in ir.walk(cond) if isinstance(node, ir.Call)]
+    paths = [path for path in ir.names(cond) if path.endswith("is_available") or "cuda" in path.lower() or path.endswith("device.type")]
+    ordered = any(isinstance(node, ir.Op) and node.op not in ("==", "!=", "and") for node in ir.walk(cond))
+    return bool(paths) and not ordered and all(call.method == "is_available" for call in calls)

@@ -99,7 +99,8 @@ def inplace(call: ir.Call, scope: Scope) -> ir.Event | None:
     if place is None:
         return None
     if ".grad" in place or place == "grad":
-        return ir.Zero(call.ctx, call.site, None, call) if call.method in ("zero_", "fill_", "detach_") else None
+        owner = place.partition(".grad")[0] if ".grad" in place else None
+        return ir.Zero(call.ctx, call.site, owner, call) if call.method in ("zero_", "fill_", "detach_") else None
     if any(".grad" in path and ir.root(path) == ir.root(place) for arg in call.operands for path in ir.names(arg)):
         return ir.Step(call.ctx, call.site, "<by hand>", call)
     if call.method == "add_" and call.args:

@@ -90,6 +90,8 @@ class Expressions:
 
     def call(self, node: cst.Call) -> ir.Expr:
         func = self.lower(node.func)
+        if isinstance(func, ir.Name) and func.path in self.scope.methods:
+            func = ir.Name(self.scope.methods[func.path])
         args = tuple(self.lower(arg.value) for arg in node.args if arg.keyword is None)
         kwargs = {arg.keyword.value: self.lower(arg.value) for arg in node.args if arg.keyword is not None}
         star = any(arg.star for arg in node.args)

@@ -27,6 +27,7 @@ class Scope:
         self.block = self.new_block()
         self.jumps: list[tuple[ir.Block, ir.Block]] = []
         self.switched: ir.Grad | None = None
+        self.methods: dict[str, str] = {}
 
     def new_block(self) -> ir.Block:
         """A fresh block of the function, not yet linked."""
@@ -59,6 +60,9 @@ class Scope:
         self.fn.assigned.add(place)
         for loop in self.ctx.loops:
             loop.assigned.add(place)
+        self.methods.pop(place, None)
+        if isinstance(value, ir.Name) and torchapi.last(value.path) in BOUND_METHODS and "." in value.path:
+            self.methods[place] = value.path
         event = ir.Bind(self.ctx, site, place, value, kind, delta)
         for gradient in gradient_assignment(event):
             self.emit(gradient)
@@ -111,8 +115,9 @@ def gradient_assignment(event: ir.Bind) -> Iterator[ir.Event]:
     place = event.place
     if place.endswith(".grad") or place.endswith(".grad.data"):
         scaled = event.kind == "augment" and not (isinstance(event.delta, ir.Const) and event.delta.value == 0)
+        cleared = event.kind in ("augment", "delete") or (isinstance(event.value, ir.Const) and event.value.value is None)
         if not scaled:
-            yield ir.Zero(event.ctx, event.site, None, None)
+            yield ir.Zero(event.ctx, event.site, place.partition(".grad")[0], None, written=not cleared)
         return
     source = event.delta if event.kind == "augment" else event.value if place.endswith(".data") else None
     if source is not None and any(uses_gradient_of(path, place) for path in ir.names(source)):
@@ -126,3 +131,4 @@ def uses_gradient_of(path: str, place: str) -> bool:
 
 
 MANUAL = "<by hand>"
+BOUND_METHODS = frozenset({"step", "zero_grad", "backward", "append"})

@@ -83,8 +83,9 @@ class Statements:
         if isinstance(node, cst.Return):
             value = self._expr(node.value) if node.value is not None else ir.Const(None)
             self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(None), value))
-        elif node.exc is not None:
-            self._expr(node.exc)
+        else:
+            self._expr(node.exc) if node.exc is not None else None
+            self.scope.block.raises = True
         self.scope.start(self.scope.new_block())
 
     def jump(self, node: cst.Break | cst.Continue) -> None:
@@ -92,7 +93,7 @@ class Statements:
             after, latch = self.scope.jumps[-1]
             self.scope.link(after if isinstance(node, cst.Break) else latch)
             loop = self.scope.ctx.loops[-1]
-            loop.skips.extend(cond for cond, _ in self.scope.ctx.conds_inside(loop) if isinstance(node, cst.Continue))
+            loop.skips.extend(cond for cond, _ in self.scope.ctx.conds_inside(loop))
         self.scope.start(self.scope.new_block())
 
     def names(self, node: cst.Global | cst.Nonlocal) -> None:

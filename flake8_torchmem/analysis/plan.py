@@ -1,0 +1,118 @@
+"""What matters of one function to the gradients: the events, the conditions that decide about them, and nothing else.
+
+Most branches of training code log, print or save. Facts about those would only multiply paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flake8_torchmem.analysis import conditions, ir
+from flake8_torchmem.analysis.callees import Touch, touches
+from flake8_torchmem.analysis.owners import Frame, Owners
+from flake8_torchmem.analysis.summaries import Summaries
+
+
+class Plan:
+    """The part of a function that an exploration walks through.
+
+    Args:
+        frame: the call.
+        owners: names things.
+        summaries: what callees do.
+        losses: variables that the root function back-propagates.
+
+    Attributes:
+        touched: calls into the unknown that may change gradients.
+        tests: conditions by edge, where they decide about an event or a jump.
+        volatile: texts of conditions that may differ in the next turn without an assignment.
+        names: access paths by condition text.
+        overwrites: condition texts that a binding makes stale.
+        events: by block, in order.
+        siblings: the other arm of an edge.
+    """
+
+    def __init__(self, frame: Frame, owners: Owners, summaries: Summaries, losses: set[str]) -> None:
+        self.frame = frame
+        self.owners = owners
+        self.summaries = summaries
+        function = frame.function
+        self.touched = dict(self._touching(losses))
+        self._deciding = {id(cond) for event in function.events() if self._acts(event) for cond, _, _ in event.ctx.conds}
+        self._deciding |= {id(cond) for loop in function.loops for cond in loop.skips}
+        self.siblings: dict[ir.Edge, ir.Edge] = {}
+        self.tests: dict[ir.Edge, conditions.Test] = {}
+        self._branches()
+        parts = [part for test in self.tests.values() for part in _all_parts(test)]
+        self.names = {part.text: part.names for part in parts}
+        self.volatile = frozenset(part.text for part in parts if part.volatile)
+        binds = (event for event in function.events() if isinstance(event, ir.Bind))
+        self.overwrites = {event: stale for event in binds if (stale := self._stale(event))}
+        self.events = {block.index: found for block in function.blocks if (found := tuple(self._kept(block, losses)))}
+        self._reach: dict[ir.Block, frozenset[ir.Event]] = {}
+
+    def _touching(self, losses: set[str]) -> Iterator[tuple[ir.Invoke, Touch]]:
+        function = self.frame.function
+        for event in function.events():
+            if isinstance(event, ir.Invoke) and self.summaries.bindings.callee(event.call, function) is None:
+                touch = touches(event.call, self.frame, self.owners, losses)
+                if touch is not Touch.NOTHING:
+                    yield event, touch
+
+    def effects(self, event: ir.Event) -> frozenset[str]:
+        """Which gradient events an event is, or leads to."""
+        return self.summaries.effects_of(event, self.frame.function)
+
+    def _acts(self, event: ir.Event) -> bool:
+        return isinstance(event, ir.Return) or event in self.touched or bool(self.effects(event))
+
+    def built(self, event: ir.Bind) -> bool:
+        """Whether a binding makes a new optimizer: what the old one's parameters held is of no interest."""
+        bindings = self.summaries.bindings
+        return isinstance(event.value, ir.Call) and event.kind == "assign" and bindings.is_optimizer_factory(event.value)
+
+    def _branches(self) -> None:
+        for block in self.frame.function.blocks:
+            for edge in block.edges:
+                if edge.cond is None:
+                    continue
+                others = [other for other in block.edges if other is not edge]
+                if others:
+                    self.siblings[edge] = others[0]
+                if id(edge.cond) in self._deciding:
+                    self.tests[edge] = conditions.compile_test(edge.cond, self._rename)
+
+    def _rename(self, path: str) -> str:
+        return self.owners.canonical(path, self.frame)
+
+    def _stale(self, event: ir.Bind) -> frozenset[str]:
+        place = self._rename(event.place)
+        inner = (f"{place}.", f"{place}[")
+        return frozenset(text for text, names in self.names.items() if any(name == place or name.startswith(inner) for name in names))
+
+    def _kept(self, block: ir.Block, losses: set[str]) -> Iterator[ir.Event]:
+        for event in block.events:
+            if isinstance(event, ir.Bind):
+                if event in self.overwrites or (event.place in losses and not self.frame.depth) or self.built(event):
+                    yield event
+            elif not isinstance(event, ir.Return) and self._acts(event):
+                yield event
+
+    def reachable(self, block: ir.Block) -> frozenset[ir.Event]:
+        """Events that can still happen in this turn from the start of a block."""
+        if block not in self._reach:
+            found, pending, seen = set(block.events), [block], {block}
+            while pending:
+                for edge in pending.pop().edges:
+                    if edge.turn is None and edge.target not in seen:
+                        seen.add(edge.target)
+                        pending.append(edge.target)
+                        found.update(edge.target.events)
+            self._reach[block] = frozenset(event for event in found if self._acts(event))
+        return self._reach[block]
+
+
+def _all_parts(test: conditions.Test) -> Iterator[conditions.Test]:
+    yield test
+    for part in test.parts:
+        yield from _all_parts(part)
