@@ -19,6 +19,12 @@ MODULE_NAME = re.compile(
     r"|classifier|generator|discriminator|critic|actor|policy|unet|vae|policy_net|target_net|q_net|qnet|netG|netD|net_g|net_d"
     r"|[GD]|net_?[GD]_?\w{0,4}|generator_\w+|discriminator_\w+|model_\w{1,12}|\w{1,12}_model|\w{1,12}_net|criterion_?\w{0,12}|\w{1,12}_criterion)$"
 )
+NOT_MODULE_NAME = re.compile(
+    r"^(?:prepare|build|get|load|create|make|save|init|initialize|wrap|unwrap|set|update|eval|evaluate|test|train|fit|run|setup|restore|download|import"
+    r"|export|convert|find|select|copy|clone|move|delete|remove|push|log|print|summarize|freeze|unfreeze|define|construct|instantiate|generate|define)_"
+)
+# Objects whose calls run without gradients by themselves: pipelines, exported and wrapped predictors.
+SELF_GUARDED = re.compile(r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w*Pipeline\w*|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$")
 CRITERION_NAME = re.compile(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
 LOSS_NAME = re.compile(
     r"(?:^|_)(?:loss(?:es)?|mse|mae|ce|bce|nll|kl|kld|l1|l2|recon|reconstruction|rec|reg|adv|perceptual|commit|aux|elbo|ppl_loss)(?:$|_|\d)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
@@ -127,8 +127,7 @@ class Bindings:
         cls = self.class_of(path, function)
         return self.method(cls, "__call__") or self.method(cls, "forward") if cls else None
 
-    @property
-    @lru_cache(maxsize=None)  # noqa: B019 - one Bindings per file, dropped with it
+    @cached_property
     def links(self) -> dict[str, set[str]]:
         """Optimizer path to the module paths whose parameters it was built from."""
         found: dict[str, set[str]] = {}
@@ -146,8 +145,7 @@ class Bindings:
             return False
         return bool(torchapi.OPTIMIZER_FACTORY.search(path)) and not torchapi.looks_like_scheduler(path)
 
-    @property
-    @lru_cache(maxsize=None)  # noqa: B019
+    @cached_property
     def zeroed(self) -> set[str]:
         """Last parts of all paths on which the file calls `zero_grad`."""
         events = (event for function in self.program.all_functions() for event in function.events())

@@ -95,11 +95,13 @@ class Evidence:
         if path in self._used_as_module:
             return True
         for bind in self.bindings.binds(path, function):
-            if any(isinstance(node, ir.Call) and _freezes(node) for node in _spine(bind.value)):
+            if any(isinstance(node, ir.Call) and (_freezes(node) or _guards_itself(node)) for node in _spine(bind.value)):
                 return False
             if any(isinstance(node, ir.Call) and self._builds_module(node) for node in _spine(bind.value)):
                 return True
         last = torchapi.last(path)
+        if torchapi.NOT_MODULE_NAME.match(last):
+            return False
         local = path == last or path == f"self.{last}"
         return bool(torchapi.MODULE_NAME.match(last)) and (local or path.count(".") <= 2) and last not in self.bindings.program.imports
 
@@ -216,6 +218,11 @@ def _freezes(call: ir.Call) -> bool:
     """`requires_grad_(False)`."""
     argument = call.args[0] if call.args else call.kwargs.get("requires_grad")
     return call.method == "requires_grad_" and isinstance(argument, ir.Const) and argument.value is False
+
+
+def _guards_itself(call: ir.Call) -> bool:
+    """Whether a call builds something that runs without gradients by itself: `YOLO(...)`, `SomePipeline.from_pretrained(...)`."""
+    return any(torchapi.SELF_GUARDED.match(part) for part in (call.path or "").split("."))
 
 
 def _receivers(call: ir.Call) -> Iterator[ir.Expr]:

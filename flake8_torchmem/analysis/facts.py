@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 
+from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.evidence import Evidence
@@ -92,8 +93,19 @@ class FileFacts:
         return (event for event in function.events() if isinstance(event, ir.Invoke))
 
     def guarded_by_callers(self, function: ir.Function, depth: int = 3) -> bool:
-        """Whether every caller in sight runs the function without gradients; False when there is none."""
-        callers = self.summaries.callers().get(function, ())
-        return bool(callers) and all(
-            call.ctx.grad is not ir.Grad.ON or (depth > 0 and self.guarded_by_callers(caller, depth - 1)) for caller, call in callers
+        """Whether the function runs without gradients wherever it is called from, or whether that is decided out of sight.
+
+        Every caller in the file guards; or nobody calls, and it is a method that its class's users or base class call:
+        methods of modules, and what a base class of another file prescribes.
+        """
+        callers = [(caller, call) for caller, call in self.summaries.callers().get(function, ()) if caller is not function]
+        if callers:
+            return all(call.ctx.grad is not ir.Grad.ON or (depth > 0 and self.guarded_by_callers(caller, depth - 1)) for caller, call in callers)
+        cls = function.owner
+        if cls is None:
+            return False
+        prescribed = not self.bindings.complete(cls) and not torchapi.EVAL_NAME.search(function.name)
+        inside = self.evidence.module_class(cls.name) and not any(
+            isinstance(event, ir.Invoke) and event.call.path == "self.eval" for event in function.events()
         )
+        return prescribed or inside

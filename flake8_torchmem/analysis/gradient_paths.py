@@ -58,7 +58,9 @@ class Observations:
                 yield step, owner, wrong[0]
 
     def _wrong_arm(self, wrong: list[Verdict], verdicts: set[Verdict]) -> bool:
-        facts = {fact for verdict in wrong for fact in verdict.facts if fact[0] in self.stable}
+        # A backward under a switch of the user's own is an option; an arm that computes its own loss is not.
+        own = wrong[0].code != "TM104"
+        facts = {fact for verdict in wrong for fact in verdict.facts if fact[0].startswith("loss#") or (own and fact[0] in self.stable)}
         return any(all(verdict in wrong for verdict in verdicts if fact in verdict.facts) for fact in facts)
 
     def _fed(self, verdict: Verdict, owner: str) -> bool:
@@ -195,7 +197,6 @@ class Explorer:
         if state.loss is None or not state.loss.ctx.conds:
             return state.facts
         mark = f"loss#{id(state.loss)}"
-        self.seen.stable.add(mark)
         return state.facts | {(mark, True)}
 
     def turn_of(self, event: ir.Event, frame: Frame) -> ir.Loop:

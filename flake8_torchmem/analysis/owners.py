@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
@@ -25,6 +25,7 @@ class Frame:
         prefix: keeps locals of different calls apart.
         loops: running in the callers, outermost first.
         stack: functions that are being executed.
+        outer: the call of the function that this one is nested in, if that is running.
     """
 
     function: ir.Function
@@ -32,6 +33,7 @@ class Frame:
     prefix: str
     loops: tuple[ir.Loop, ...]
     stack: tuple[ir.Function, ...]
+    outer: Frame | None = None
 
     @property
     def depth(self) -> int:
@@ -57,6 +59,8 @@ class Owners:
         head = ir.root(path)
         if head in frame.args:
             return frame.args[head] + path[len(head) :]
+        if frame.outer is not None and head not in frame.function.locals:
+            return self.canonical(path, frame.outer)
         if frame.depth and head in frame.function.locals:
             return frame.prefix + path
         return path
@@ -75,7 +79,11 @@ class Owners:
                 if isinstance(arg, ir.Name):
                     args[param] = self.canonical(arg.path, caller)
             loops = caller.loops + call.ctx.loops
-            self.frames[key] = Frame(callee, args, f"{caller.prefix}{callee.name}#{len(self.frames)}:", loops, (*caller.stack, caller.function))
+            outer: Frame | None = caller
+            while outer is not None and outer.function is not callee.parent:
+                outer = outer.outer
+            prefix = f"{callee.name}#{len(self.frames)}:"
+            self.frames[key] = Frame(callee, args, prefix, loops, (*caller.stack, caller.function), outer)
         return self.frames[key]
 
     def owner(self, path: str, frame: Frame) -> str:
@@ -110,15 +118,13 @@ class Owners:
         links = self.bindings.links
         return links.get(owner) or links.get(torchapi.last(owner)) or set()
 
-    @property
-    @lru_cache(maxsize=None)  # noqa: B019 - lives as long as one exploration
+    @cached_property
     def stepped(self) -> frozenset[str]:
         """Last parts of all paths that the file steps."""
         events = (event for function in self.bindings.program.all_functions() for event in function.events())
         return frozenset(torchapi.last(event.owner) for event in events if isinstance(event, ir.Step))
 
-    @property
-    @lru_cache(maxsize=None)  # noqa: B019 - lives as long as one exploration
+    @cached_property
     def engines(self) -> frozenset[str]:
         """Objects that back-propagate and step by themselves, and clear by themselves (DeepSpeed)."""
         events = (event for function in self.bindings.program.all_functions() for event in function.events())

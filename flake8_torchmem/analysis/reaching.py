@@ -27,6 +27,20 @@ class Reaching:
                 self.at[event] = env
                 env = _bound(env, event)
 
+    def rebound(self, loop: ir.Loop) -> dict[ir.Event, frozenset[str]]:
+        """For each event that a turn of the loop leads to: places that have surely been bound since the turn began."""
+        start = next((edge.target for block in self.function.blocks for edge in block.edges if edge.turn is loop), None)
+        if start is None:
+            return {}
+        empty: frozenset[str] = frozenset()
+        before = solve(start, empty, lambda block, bound: bound | _places(block.events), lambda a, b: (a & b, not a <= b))
+        found: dict[ir.Event, frozenset[str]] = {}
+        for block in self.function.blocks:
+            for index, event in enumerate(block.events):
+                if block.index in before and loop in event.ctx.loops:
+                    found[event] = before[block.index] | _places(block.events[:index])
+        return found
+
     def _after(self, block: ir.Block, env: Env) -> Env:
         for event in block.events:
             env = _bound(env, event)
@@ -42,6 +56,10 @@ def _bound(env: Env, event: ir.Event) -> Env:
     after = {path: binds for path, binds in env.items() if not path.startswith(inner)}
     after[place] = frozenset((event,))
     return after
+
+
+def _places(events: list[ir.Event]) -> frozenset[str]:
+    return frozenset(event.place for event in events if isinstance(event, ir.Bind))
 
 
 def _join(first: Env, second: Env) -> tuple[Env, bool]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evidence import carriers
-from flake8_torchmem.analysis.values import PLAIN
+from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+
+STATEFUL = re.compile(r"hidden|state|memory|\bh\b|carry")
+DATA = re.compile(r"loader|dataset|data|batch|target|label|device|optim|criterion|config|args|param|mask|tokenizer|adj|env", re.I)
 
 
 def graph_is_reused(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:
@@ -61,33 +65,41 @@ def _uses_graph(facts: FileFacts, function: ir.Function, event: ir.Event) -> boo
 
 
 def _carried(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:
-    """Whether the loss is built outside of the innermost loop, or from values of the last turn."""
+    """Whether the loss is built, in part, outside of the innermost loop or from tensors of the last turn."""
     fed = facts.evidence.feeds_backward(function)
-    if any("hidden" in path or path.startswith("state") or ".state" in path for path in fed):
+    if any(STATEFUL.search(path) for path in fed if path.startswith("self.")):
         return True
     if not backward.ctx.loops:
         return False
     loop = backward.ctx.loops[-1]
-    at = facts.evidence.reaching(function).at
-    built = [bind for path in carriers(backward.value) for bind in at[backward].get(path, ())]
-    if any(loop not in bind.ctx.loops for bind in built):
-        return True
-    return any(_read_before_bound(facts, function, loop, event) for event in function.events() if loop in event.ctx.loops)
+    rebound = facts.evidence.reaching(function).rebound(loop)
+    reads = [(event, path) for event in function.events() for path in _reads(event, backward, fed) if event in rebound]
+    return any(_is_old(facts, function, event, path, loop, rebound[event]) for event, path in reads)
 
 
-def _read_before_bound(facts: FileFacts, function: ir.Function, loop: ir.Loop, event: ir.Event) -> bool:
-    """Whether an event that builds the loss reads a tensor which the last turn made."""
-    if not isinstance(event, ir.Bind) or event.kind == "target" or event.place not in facts.evidence.feeds_backward(function):
+def _reads(event: ir.Event, backward: ir.Backward, fed: frozenset[str]) -> Iterator[str]:
+    """What an event reads that goes into the loss."""
+    if event is backward:
+        yield from carriers(backward.value)
+    elif isinstance(event, ir.Bind) and event.kind != "target" and event.place in fed:
+        yield from carriers(event.value)
+
+
+def _is_old(facts: FileFacts, function: ir.Function, event: ir.Event, path: str, loop: ir.Loop, rebound: frozenset[str]) -> bool:
+    """Whether a read may see a tensor with graph that was made before this turn."""
+    if any(prefix in rebound for prefix in ir.prefixes(path)):
         return False
-    values, env = facts.values(function), facts.evidence.reaching(function).at[event]
-    head = facts.evidence.reaching(function).entry
-    start = next((b.index for b in function.blocks for e in b.edges if e.turn is loop for b in (e.target,)), None)
-    before = head.get(start, {}) if start is not None else {}
-    for path in carriers(event.value):
-        old = {bind for bind in before.get(path, ()) if loop in bind.ctx.loops and bind.kind not in ("target",)}
-        if old & env.get(path, frozenset()) and any(values.bound(bind) not in PLAIN for bind in old if bind.kind != "augment"):
-            return True
-    return False
+    values = facts.values(function)
+    made = [bind for prefix in ir.prefixes(path) for bind in facts.evidence.reaching(function).at[event].get(prefix, ())]
+    return any(bind.kind != "target" and bind.place != "self" and not _harmless(values.bound(bind), bind, facts) for bind in made)
+
+
+def _harmless(kind: Kind, bind: ir.Bind, facts: FileFacts) -> bool:
+    """Whether an old value has no graph that could be walked twice: numbers, modules, leaves, arguments, data."""
+    if kind in PLAIN or kind is Kind.MODULE:
+        return True
+    names = [node for node in ir.walk(bind.value) if isinstance(node, ir.Call)]
+    return kind is not Kind.GRAPH and (not names or bool(DATA.search(bind.place)))
 
 
 def _escapes(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:

@@ -98,8 +98,6 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or _needs_gradients(facts, function):
             continue
-        if _is_part_of_module(facts, function):
-            continue
         reported: set[ir.Loop] = set()
         for forward in forwards(facts, function):
             loop = _evaluation_loop(facts, function, forward)
@@ -124,12 +122,6 @@ def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke
         ):
             return loop
     return None
-
-
-def _is_part_of_module(facts: FileFacts, function: ir.Function) -> bool:
-    """Whether the function is a method of a module that nothing in sight calls: its users guard it, or train with it."""
-    inside = function.owner is not None and facts.evidence.module_class(function.owner.name)
-    return inside and function not in facts.summaries.callers()
 
 
 def _needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
