@@ -57,7 +57,7 @@ CLEARS_BY_NAME = re.compile(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?g
 HARMLESS_TO_GRADIENTS = re.compile(
     r"(?:^|_)(?:lr|learning|rate|save|load|checkpoint|ckpt|log|logger|logging|eval|evaluate|valid|validate|val|test|clip|norm|ema|watch|print|state|dict|info|summary"
     r"|sched|scheduler|warmup|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
-    r"|parallel|cuda|to|train|adjust|set|get|is|has|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)",
+    r"|parallel|cuda|to|train|adjust|set|get|is|has|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
     re.I,
 )
 MAY_TOUCH_GRADIENTS = re.compile(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
@@ -71,7 +71,7 @@ NUMBER_METHODS = frozenset(
 )
 DETACHING_METHODS = frozenset(
     "detach detach_ argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf long int short byte bool nonzero bincount any all multinomial"
-    " new_zeros new_ones new_tensor new_full new_empty equal allclose logical_and logical_or logical_not bernoulli sign_ zero_".split()
+    " new_zeros new_ones new_tensor new_full new_empty equal allclose logical_and logical_or logical_not bernoulli sign_ zero_ requires_grad_".split()
 )
 NUMBER_ATTRIBUTES = frozenset("shape ndim dtype device is_cuda requires_grad grad_fn is_leaf names layout itemsize avg".split())
 DETACHED_ATTRIBUTES = frozenset({"data", "grad"})
@@ -84,6 +84,7 @@ DETACHED_TORCH = frozenset(
     " rand_like randn_like full_like empty_like from_numpy as_tensor load LongTensor FloatTensor Tensor bincount multinomial equal allclose eye unique"
     " randperm bernoulli nonzero logical_and logical_or histc device Size Generator manual_seed normal".split()
 )
+DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
 PAIR_RESULT = frozenset({"max", "min", "topk", "sort", "kthvalue", "median", "mode", "cummax", "cummin"})
 INDEX_FIELDS = frozenset({"indices"})
 MODULE_EVIDENCE = frozenset({"parameters", "named_parameters", "train", "eval", "zero_grad", "load_state_dict", "state_dict", "modules", "named_modules"})

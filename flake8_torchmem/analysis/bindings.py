@@ -104,6 +104,14 @@ class Bindings:
             torchapi.last(base) in self.program.classes or base == "object" or torchapi.MODULE_BASE.search(base) for base in cls.bases
         )
 
+    def _only_class_with(self, name: str, base: str) -> ir.Class | None:
+        """The one class of modules in the file that has this method, for something that is named as a model."""
+        if not torchapi.MODULE_NAME.match(torchapi.last(base)) or name in ("forward", "train", "eval", "step", "zero_grad"):
+            return None
+        found = [cls for cls in self.program.classes.values() if name in cls.methods]
+        modules = [cls for cls in found if any(torchapi.MODULE_BASE.search(parent) for parent in cls.bases)]
+        return modules[0] if len(found) == len(modules) == 1 else None
+
     def callee(self, call: ir.Call, function: ir.Function) -> ir.Function | None:
         """The in-file function that a call runs, if that is certain."""
         return self.function_at(call.path, function) if call.path else None
@@ -113,7 +121,7 @@ class Bindings:
         path = self.canonical(path, function)
         base, _, name = path.rpartition(".")
         if base:
-            cls = self.class_of(base, function)
+            cls = self.class_of(base, function) or self._only_class_with(name, base)
             return self.method(cls, name) if cls else None
         scope: ir.Function | None = function
         while scope is not None:

@@ -23,7 +23,7 @@ def carriers(expr: ir.Expr) -> Iterator[str]:
         node = pending.pop()
         if isinstance(node, ir.Name):
             head, _, tail = node.path.rpartition(".")
-            if tail in torchapi.DETACHED_ATTRIBUTES or (head and tail in torchapi.NUMBER_ATTRIBUTES):
+            if head and (tail in torchapi.DETACHED_ATTRIBUTES or tail in torchapi.NUMBER_ATTRIBUTES):
                 continue
             yield node.path
         elif isinstance(node, ir.Call):

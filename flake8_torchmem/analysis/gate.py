@@ -75,7 +75,8 @@ def select(text: str, tree: ast.Module) -> Selection | None:
     """
     lines = text.split("\n")
     units = list(_units(tree, lines))
-    chosen = {unit for unit in units if _matters(unit)}
+    script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
+    chosen = {unit for unit in units if _matters(unit) or (script and not unit.name and LOOP.search(unit.text))}
     if not chosen:
         return None
     chosen |= _callers(units, chosen)

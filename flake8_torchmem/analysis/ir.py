@@ -339,7 +339,9 @@ def parts(expr: Expr) -> tuple[Expr, ...]:
         return (expr.base, expr.key)
     if isinstance(expr, Attr):
         return (expr.base,)
-    return (expr.element,) if isinstance(expr, Comp) else ()
+    if isinstance(expr, Comp):
+        return (expr.element,) if expr.loop.iterable is None else (expr.element, expr.loop.iterable)
+    return ()
 
 
 def walk(expr: Expr) -> Iterator[Expr]:

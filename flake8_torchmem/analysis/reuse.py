@@ -14,7 +14,8 @@ from flake8_torchmem.analysis.values import PLAIN, Kind
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-STATEFUL = re.compile(r"hidden|state|memory|\bh\b|carry")
+STATEFUL = re.compile(r"(?:^|_)(?:hidden|state|memory|carry|hx|cx)(?:s|_states?)?$")
+KEEPS_NOTHING = re.compile(r"^add_|log|write|print|append|update|item|meter|acc|metric|record|isnan|isfinite|format|clip", re.I)
 DATA = re.compile(r"loader|dataset|data|batch|target|label|device|optim|criterion|config|args|param|mask|tokenizer|adj|env", re.I)
 
 
@@ -27,7 +28,7 @@ def graph_is_reused(facts: FileFacts, function: ir.Function, backward: ir.Backwa
         backward: retains its graph.
     """
     return (
-        any(_uses_graph(facts, function, event) for event in _later(function, backward))
+        any(_uses_graph(facts, function, backward, event) for event in _later(function, backward))
         or _carried(facts, function, backward)
         or _escapes(facts, function, backward)
     )
@@ -46,28 +47,53 @@ def _later(function: ir.Function, backward: ir.Backward) -> Iterator[ir.Event]:
                 yield from edge.target.events
 
 
-def _uses_graph(facts: FileFacts, function: ir.Function, event: ir.Event) -> bool:
-    """A further backward, `autograd.grad`, or a callee that may do either."""
+def _uses_graph(facts: FileFacts, function: ir.Function, backward: ir.Backward, event: ir.Event) -> bool:
+    """A backward through the same graph, `autograd.grad`, or a callee that may do either."""
     if isinstance(event, ir.Backward):
-        return True
+        return bool(_graph(facts, function, backward) & _graph(facts, function, event))
     if not isinstance(event, ir.Invoke):
         return False
     callee = facts.bindings.callee(event.call, function)
-    if callee is not None:
-        return "backward" in facts.summaries.effects(callee) or any(_uses_graph(facts, callee, e) for e in callee.events() if e is not event and callee is not function)
+    if callee is not None and "backward" in facts.summaries.effects(callee):
+        return True
     path = facts.evidence.resolve(event.call.path or "", function)
-    if path.endswith("autograd.grad") or torchapi.TAKES_LOSS.search(event.call.method):
-        return not torchapi.HARMLESS_TO_GRADIENTS.search(event.call.method) and not path.startswith(("torch.nn.utils", "torch.cuda"))
-    fed = facts.evidence.feeds_backward(function)
-    given = [p for arg in event.call.operands if isinstance(arg, (ir.Name, ir.Seq)) for p in carriers(arg)]
-    unknown = not path.startswith("torch.") and event.call.method not in torchapi.NUMBER_FUNCTIONS and event.call.receiver is None
-    return unknown and any(p in fed and facts.values(function).at(ir.Name(p), event) not in PLAIN for p in given)
+    if path.endswith("autograd.grad"):
+        return True
+    if callee is not None or path.startswith(("torch.", "wandb.", "numpy.")) or event.call.method in torchapi.NUMBER_FUNCTIONS:
+        return False
+    keeps_nothing = event.call.receiver is not None and KEEPS_NOTHING.search(event.call.method)
+    if keeps_nothing and not torchapi.TAKES_LOSS.search(event.call.method):
+        return False
+    values, at = facts.values(function), facts.evidence.reaching(function).at[event]
+    if values.at(event.call.func, event) is Kind.MODULE:
+        return False
+    graph = _graph(facts, function, backward)
+    return any(bind in graph for arg in event.call.operands for path in carriers(arg) for bind in at.get(path, ()))
+
+
+def _graph(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> set[object]:
+    """The nodes of the graph that a backward goes through: bindings, calls that were unpacked, and losses handed in."""
+    at, values = facts.evidence.reaching(function).at, facts.values(function)
+    found: set[object] = set()
+    pending = [(backward.value, at[backward])]
+    while pending:
+        expr, env = pending.pop()
+        for path in carriers(expr):
+            binds = [bind for prefix in ir.prefixes(path) for bind in env.get(prefix, ())]
+            if not binds and torchapi.LOSS_NAME.search(torchapi.last(path)) and values.kind(ir.Name(path), env, backward.ctx) is Kind.UNKNOWN:
+                found.add("a loss of unknown origin")
+            for bind in binds:
+                data = bind.kind == "target" and values.bound(bind) is not Kind.GRAPH
+                if bind not in found and not data and values.bound(bind) not in PLAIN | {Kind.MODULE}:
+                    found |= {bind, bind.value.base if isinstance(bind.value, ir.Item) else bind}
+                    pending.append((bind.value, at[bind]))
+    return found
 
 
 def _carried(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:
     """Whether the loss is built, in part, outside of the innermost loop or from tensors of the last turn."""
     fed = facts.evidence.feeds_backward(function)
-    if any(STATEFUL.search(path) for path in fed if path.startswith("self.")):
+    if any(STATEFUL.search(torchapi.last(path)) for path in fed if path.startswith("self.")):
         return True
     if not backward.ctx.loops:
         return False
@@ -83,13 +109,20 @@ def _reads(event: ir.Event, backward: ir.Backward, fed: frozenset[str]) -> Itera
         yield from carriers(backward.value)
     elif isinstance(event, ir.Bind) and event.kind != "target" and event.place in fed:
         yield from carriers(event.value)
+    elif isinstance(event, ir.Bind) and event.place in carriers(backward.value):
+        yield event.place
 
 
 def _is_old(facts: FileFacts, function: ir.Function, event: ir.Event, path: str, loop: ir.Loop, rebound: frozenset[str]) -> bool:
     """Whether a read may see a tensor with graph that was made before this turn."""
+    values = facts.values(function)
+    if isinstance(event, ir.Bind):
+        if event.kind == "target":
+            return values.bound(event) is Kind.GRAPH
+        if values.bound(event) in PLAIN:
+            return False
     if any(prefix in rebound for prefix in ir.prefixes(path)):
         return False
-    values = facts.values(function)
     made = [bind for prefix in ir.prefixes(path) for bind in facts.evidence.reaching(function).at[event].get(prefix, ())]
     return any(bind.kind != "target" and bind.place != "self" and not _harmless(values.bound(bind), bind, facts) for bind in made)
 

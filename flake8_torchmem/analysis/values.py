@@ -156,6 +156,8 @@ class Values:
         full = self.evidence.resolve(path, self.function) if path else ""
         if full in torchapi.NUMBER_FUNCTIONS or full.startswith(torchapi.NUMBER_NAMESPACES):
             return Kind.NUMBER
+        if torchapi.DETACHES_BY_NAME.search(name):
+            return Kind.DETACHED
         callee = self.evidence.bindings.callee(call, self.function)
         if callee is not None and callee.name not in ("forward", "__call__", "__init__"):
             return self._result(call, callee, env, None)

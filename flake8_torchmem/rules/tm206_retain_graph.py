@@ -93,5 +93,6 @@ def check(facts: FileFacts) -> Iterator[Report]:
 
 
 def _retains(call: ir.Call) -> bool:
-    argument = call.kwargs.get("retain_graph") or call.kwargs.get("retain_variables")
+    positional = call.args[1] if len(call.args) > 1 and call.method == "backward" else None
+    argument = call.kwargs.get("retain_graph") or call.kwargs.get("retain_variables") or positional
     return isinstance(argument, ir.Const) and argument.value is True and "create_graph" not in call.kwargs

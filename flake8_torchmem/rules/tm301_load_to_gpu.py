@@ -127,9 +127,13 @@ def _alive_while_training(facts: FileFacts, function: ir.Function, load: ir.Bind
     at = facts.evidence.reaching(function).at
     holding = {load}
     for event in function.events():
-        if isinstance(event, ir.Bind) and event.place == load.place and load.place in ir.names(event.value):
+        if isinstance(event, ir.Bind) and event.place == load.place and _reads(event.value, load.place):
             holding.add(event)
     return any(holding & at.get(event, {}).get(load.place, frozenset()) for event in works(facts, function))
+
+
+def _reads(expr: ir.Expr, place: str) -> bool:
+    return any(place in ir.prefixes(path) for path in ir.names(expr))
 
 
 def is_checkpoint(function: ir.Function, load: ir.Bind) -> bool:
@@ -143,7 +147,7 @@ def is_checkpoint(function: ir.Function, load: ir.Bind) -> bool:
                 if isinstance(node, ir.Name) and node.path.startswith(f"{place}['"):
                     if node.path[len(place) + 2 :].partition("'")[0] in torchapi.CHECKPOINT_KEYS:
                         return True
-                if isinstance(node, ir.Call) and node.method == "load_state_dict" and any(place == p for arg in node.args for p in ir.names(arg)):
+                if isinstance(node, ir.Call) and node.method == "load_state_dict" and any(_reads(arg, place) for arg in node.args):
                     return True
     return False
 

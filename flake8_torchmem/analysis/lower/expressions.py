@@ -55,7 +55,7 @@ class Expressions:
     def name(self, node: cst.Name) -> ir.Expr:
         if node.value in ("True", "False", "None"):
             return ir.Const({"True": True, "False": False, "None": None}[node.value])
-        return ir.Name(node.value)
+        return ir.Name(self.scope.renamed.get(node.value, node.value))
 
     def attribute(self, node: cst.Attribute) -> ir.Expr:
         base = self.lower(node.value)
@@ -148,7 +148,7 @@ class Expressions:
 
     def _comprehension(self, node: cst.BaseSimpleComp | cst.DictComp, clause: cst.CompFor) -> ir.Expr:
         iterable = self.lower(clause.iter)
-        with self.scope.comprehension(iterable, self.scope.site(node)) as loop:
+        with self.scope.comprehension(iterable, self.scope.site(node), target_names(clause.target)) as loop:
             self.bind(clause.target, ir.Item(iterable, ir.Opaque()), "target")
             conditions = [self.lower(test.test) for test in clause.ifs]
             if clause.inner_for_in is not None:
@@ -203,6 +203,18 @@ class Expressions:
         while isinstance(expr, ir.Item):
             expr = expr.base
         return expr.path if isinstance(expr, ir.Name) else None
+
+
+def target_names(target: cst.CSTNode) -> tuple[str, ...]:
+    """The plain names that a loop's or comprehension's target binds."""
+    found, pending = [], [target]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (cst.Tuple, cst.List)):
+            pending.extend(element.value for element in node.elements)
+        elif isinstance(node, cst.Name):
+            found.append(node.value)
+    return tuple(found)
 
 
 HANDLERS: dict[type[cst.CSTNode], Callable[..., ir.Expr]] = {

@@ -28,6 +28,7 @@ class Scope:
         self.jumps: list[tuple[ir.Block, ir.Block]] = []
         self.switched: ir.Grad | None = None
         self.methods: dict[str, str] = {}
+        self.renamed: dict[str, str] = {}
 
     def new_block(self) -> ir.Block:
         """A fresh block of the function, not yet linked."""
@@ -97,14 +98,17 @@ class Scope:
             yield loop
 
     @contextmanager
-    def comprehension(self, iterable: ir.Expr, site: ir.Site) -> Iterator[ir.Loop]:
-        """A comprehension: a loop whose body is one block with a back edge."""
+    def comprehension(self, iterable: ir.Expr, site: ir.Site, targets: tuple[str, ...]) -> Iterator[ir.Loop]:
+        """A comprehension: a loop whose body is one block with a back edge, and whose variables are its own."""
         loop = ir.Loop("comp", iterable, (), site, self.ctx.loops[-1] if self.ctx.loops else None)
         body, after = self.new_block(), self.new_block()
         self.link(body)
         self.start(body)
+        outer = self.renamed
+        self.renamed = {**outer, **{name: f"{name}#{len(self.fn.loops)}" for name in targets}}
         with self.loop(loop):
             yield loop
+        self.renamed = outer
         self.link(body, turn=loop)
         self.link(after)
         self.start(after)

@@ -8,7 +8,7 @@ import libcst as cst
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.lower import guards
-from flake8_torchmem.analysis.lower.expressions import Expressions, operator
+from flake8_torchmem.analysis.lower.expressions import Expressions, operator, target_names
 from flake8_torchmem.analysis.lower.scope import Scope
 
 Body = cst.BaseSuite | Sequence[cst.BaseStatement]
@@ -164,7 +164,7 @@ class Statements:
         """Bodies run at least once: an empty loader is no training. The back edge leaves from a latch block."""
         scope = self.scope
         kind = "for" if isinstance(node, cst.For) else "while"
-        loop = ir.Loop(kind, iterable, target_names(node), scope.site(None), scope.ctx.loops[-1] if scope.ctx.loops else None)
+        loop = ir.Loop(kind, iterable, target_names(node.target) if isinstance(node, cst.For) else (), scope.site(None), scope.ctx.loops[-1] if scope.ctx.loops else None)
         body, latch, after = scope.new_block(), scope.new_block(), scope.new_block()
         scope.link(body)
         scope.start(body)
@@ -249,20 +249,6 @@ def split_target(target: cst.CSTNode, iterable: ir.Expr) -> tuple[cst.CSTNode | 
     if isinstance(target, (cst.Tuple, cst.List)) and len(target.elements) == 2:
         return target.elements[0].value, target.elements[1].value
     return None, target
-
-
-def target_names(node: cst.For | cst.While) -> tuple[str, ...]:
-    """The plain names that a `for` binds."""
-    if not isinstance(node, cst.For):
-        return ()
-    found, pending = [], [node.target]
-    while pending:
-        target = pending.pop()
-        if isinstance(target, (cst.Tuple, cst.List)):
-            pending.extend(element.value for element in target.elements)  # type: ignore[misc]
-        elif isinstance(target, cst.Name):
-            found.append(target.value)
-    return tuple(found)
 
 
 HANDLERS: dict[type[cst.CSTNode], Callable[..., None]] = {
