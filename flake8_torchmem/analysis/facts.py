@@ -92,15 +92,19 @@ class FileFacts:
         """The plain calls of a function, in order."""
         return (event for event in function.events() if isinstance(event, ir.Invoke))
 
-    def guarded_by_callers(self, function: ir.Function, depth: int = 3) -> bool:
+    def guarded_by_callers(self, function: ir.Function, seen: frozenset[ir.Function] = frozenset()) -> bool:
         """Whether the function runs without gradients wherever it is called from, or whether that is decided out of sight.
 
         Every caller in the file guards; or nobody calls, and it is a method that its class's users or base class call:
         methods of modules, and what a base class of another file prescribes.
         """
-        callers = [(caller, call) for caller, call in self.summaries.callers().get(function, ()) if caller is not function]
-        if callers:
-            return all(call.ctx.grad is not ir.Grad.ON or (depth > 0 and self.guarded_by_callers(caller, depth - 1)) for caller, call in callers)
+        seen |= {function}
+        callers = self.summaries.callers().get(function, ())
+        others = [(caller, call) for caller, call in callers if caller not in seen]
+        if others:
+            return all(call.ctx.grad is not ir.Grad.ON or self.guarded_by_callers(caller, seen) for caller, call in others)
+        if callers and len(seen) > 1:
+            return True
         cls = function.owner
         if cls is None:
             return False

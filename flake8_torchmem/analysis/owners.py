@@ -104,9 +104,10 @@ class Owners:
         known = tuple(known)
         if path is None:
             return known, False
-        name = self.owner(path, frame).removesuffix("[*]")
+        name = self.owner(path, frame)
         if name in known or torchapi.looks_like_optimizer(name):
             return (name,), True
+        name = name.removesuffix("[*]")
         linked = tuple(owner for owner in known if any(held == name or held.startswith(name + ".") for held in self._held(owner)))
         if linked or name == "self":
             return linked or known, True
