@@ -1,0 +1,103 @@
+"""What both benchmarks read: named sets of files, and one flake8 process over them, measured."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RUNNER = Path(__file__).resolve().with_name("flake8_runner.py")
+WITH, WITHOUT = "with", "without"
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A name and its files."""
+
+    name: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One process: seconds on the clock, seconds of processor time, peak resident memory in MB, and what it wrote."""
+
+    wall: float
+    cpu: float
+    peak: float
+    out: str
+    err: str
+
+
+def parser(description: str | None, runs: int) -> argparse.ArgumentParser:
+    """The arguments that both scripts have."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("corpora", nargs="+", metavar="NAME=DIR", help="a folder to read; one NAME may be given several folders")
+    arguments.add_argument("--sample", type=int, default=300, help="files per corpus, by a fixed seed; 0: all (default: %(default)s)")
+    arguments.add_argument("--runs", type=int, default=runs, help="repetitions, of which medians are taken (default: %(default)s)")
+    return arguments
+
+
+def corpora(words: Sequence[str], sample: int) -> list[Corpus]:
+    """The corpora named on the command line, in that order."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, folder = word.partition("=")
+        if not equals or not Path(folder).is_dir():
+            raise SystemExit(f"{word}: expected NAME=DIR, with DIR a folder")
+        found.setdefault(name, []).extend(str(path) for path in sorted(Path(folder).rglob("*.py")) if path.is_file())
+    for name, files in found.items():
+        if not files:
+            raise SystemExit(f"{name}: no Python files")
+    return [Corpus(name, _drawn(files, sample)) for name, files in found.items()]
+
+
+def _drawn(files: list[str], sample: int) -> tuple[str, ...]:
+    if not 0 < sample < len(files):
+        return tuple(files)
+    return tuple(sorted(random.Random(SEED).sample(files, sample)))
+
+
+def flake8(corpus: Corpus, mode: str, jobs: int = 1, keep: bool = False) -> Measured:
+    """Run flake8 in its own process and measure it.
+
+    Args:
+        corpus: whose files are checked.
+        mode: `WITH` or `WITHOUT` the plugin.
+        jobs: flake8's own number of processes.
+        keep: keep what is written. Such a run is not to be timed.
+    """
+    command = [sys.executable, str(RUNNER), mode, "--isolated", f"-j{jobs}", *corpus.files]
+    kept = subprocess.PIPE if keep else subprocess.DEVNULL
+    begin = time.perf_counter()
+    with subprocess.Popen(command, stdout=kept, stderr=kept, text=True, encoding="utf-8", errors="replace") as process:
+        out, err = process.communicate() if keep else ("", "")
+        wall, cpu, peak = (0.0, 0.0, 0.0) if keep else _wait(process, begin)
+    if process.returncode not in {0, 1}:  # 1: flake8 has something to report
+        raise SystemExit(f"flake8 {mode} the plugin failed on {corpus.name} with exit code {process.returncode}\n{err[-2000:]}")
+    return Measured(wall, cpu, peak, out, err)
+
+
+def _wait(process: subprocess.Popen[str], begin: float) -> tuple[float, float, float]:
+    """Wait for the process and ask the system what it used, and what the processes used that it waited for."""
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns, the first to the left and the others to the right."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    first = [word.ljust(widths[0]) for word in columns[0]]
+    others = [[word.rjust(width) for word in column] for column, width in zip(columns[1:], widths[1:], strict=True)]
+    return "".join("  ".join(line) + "\n" for line in zip(first, *others, strict=True))
