@@ -161,7 +161,9 @@ def _own_expressions(statement: object) -> Iterator[object]:
         pending.extend(reversed(children))
 
 
-SUITES = frozenset({"IndentedBlock", "SimpleStatementSuite", "Else", "Finally", "ExceptHandler", "ExceptStarHandler", "If", "MatchCase", "Decorator"})
+SUITES = frozenset(
+    {"IndentedBlock", "SimpleStatementSuite", "Else", "Finally", "ExceptHandler", "ExceptStarHandler", "If", "MatchCase", "Decorator"}
+)
 
 
 def _own_ast_expressions(statement: ast.AST) -> Iterator[ast.AST]:

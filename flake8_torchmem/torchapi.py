@@ -24,7 +24,9 @@ NOT_MODULE_NAME = re.compile(
     r"|export|convert|find|select|copy|clone|move|delete|remove|push|log|print|summarize|freeze|unfreeze|define|construct|instantiate|generate|define)_"
 )
 # Objects whose calls run without gradients by themselves: pipelines, exported and wrapped predictors.
-SELF_GUARDED = re.compile(r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w*Pipeline\w*|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$")
+SELF_GUARDED = re.compile(
+    r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w*Pipeline\w*|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$"
+)
 CRITERION_NAME = re.compile(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
 LOSS_NAME = re.compile(
     r"(?:^|_)(?:loss(?:es)?|mse|mae|ce|bce|nll|kl|kld|l1|l2|recon|reconstruction|rec|reg|adv|perceptual|commit|aux|elbo|ppl_loss)(?:$|_|\d)"
@@ -33,7 +35,8 @@ LOSS_NAME = re.compile(
 )
 METRIC_NAME = re.compile(r"acc|accuracy|correct|count|num|prec|top[15k]|iou|f1|auc|n_|hits|id|len|lr|step|epoch|time|score", re.I)
 DATA_NAME = re.compile(
-    r"(?:loader|dataset|data|batch(?:es)?|dl|iterator|iter|ds|train_set|test_set|val_set|prefetcher|samples)s?(?:$|_|\d)|tqdm|pbar|progress", re.I
+    r"(?:loader|dataset|data|batch(?:es)?|dl|iterator|iter|ds|train_set|test_set|val_set|prefetcher|samples)s?(?:$|_|\d)|tqdm|pbar|progress",
+    re.I,
 )
 EPOCH_NAME = re.compile(r"epoch|fold|run|trial|seed|model|config|cfg|task|stage|phase|checkpoint|ckpt|rounds?$", re.I)
 EVAL_NAME = re.compile(
@@ -43,7 +46,9 @@ EVAL_NAME = re.compile(
 BATCH_METHOD = re.compile(
     r"^(?:training_step|train_step|train_batch|fit_batch|training_batch|train_on_batch|train_one_batch|optimize_parameters|on_\w*batch_end|\w*_batch_end)$"
 )
-ENGINE_GUARDED = frozenset({"validation_step", "test_step", "predict_step", "validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"})
+ENGINE_GUARDED = frozenset(
+    {"validation_step", "test_step", "predict_step", "validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"}
+)
 CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
 CHECKPOINT_KEYS = frozenset(
     {"state_dict", "model", "optimizer", "epoch", "model_state_dict", "optimizer_state_dict", "net", "scheduler", "ema", "scaler", "lr_scheduler",
@@ -78,7 +83,21 @@ DETACHED_ATTRIBUTES = frozenset({"data", "grad"})
 NUMBER_FUNCTIONS = frozenset(
     "float int len bool str repr round isinstance type format id hash hasattr range time callable ord input open print issubclass".split()
 )
-NUMBER_NAMESPACES = ("numpy.", "math.", "time.", "random.", "os.", "json.", "datetime.", "sklearn.", "scipy.", "pandas.", "re.", "sys.", "logging.")
+NUMBER_NAMESPACES = (
+    "numpy.",
+    "math.",
+    "time.",
+    "random.",
+    "os.",
+    "json.",
+    "datetime.",
+    "sklearn.",
+    "scipy.",
+    "pandas.",
+    "re.",
+    "sys.",
+    "logging.",
+)
 DETACHED_TORCH = frozenset(
     "argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf zeros ones tensor rand randn randint full arange linspace empty zeros_like ones_like"
     " rand_like randn_like full_like empty_like from_numpy as_tensor load LongTensor FloatTensor Tensor bincount multinomial equal allclose eye unique"
@@ -87,14 +106,24 @@ DETACHED_TORCH = frozenset(
 DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
 PAIR_RESULT = frozenset({"max", "min", "topk", "sort", "kthvalue", "median", "mode", "cummax", "cummin"})
 INDEX_FIELDS = frozenset({"indices"})
-MODULE_EVIDENCE = frozenset({"parameters", "named_parameters", "train", "eval", "zero_grad", "load_state_dict", "state_dict", "modules", "named_modules"})
-MODULE_WRAPPERS = frozenset({"DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FullyShardedDataParallel", "FSDP", "script"})
-MODULE_FACTORY = re.compile(r"^(?:torch\.nn\.(?!functional|init|utils|parallel\.scatter)[\w.]*[A-Z]\w*$|torchvision\.models\.|timm\.create_model|monai\.networks\.)")
+MODULE_EVIDENCE = frozenset(
+    {"parameters", "named_parameters", "train", "eval", "zero_grad", "load_state_dict", "state_dict", "modules", "named_modules"}
+)
+MODULE_WRAPPERS = frozenset(
+    {"DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FullyShardedDataParallel", "FSDP", "script"}
+)
+MODULE_FACTORY = re.compile(
+    r"^(?:torch\.nn\.(?!functional|init|utils|parallel\.scatter)[\w.]*[A-Z]\w*$|torchvision\.models\.|timm\.create_model|monai\.networks\.)"
+)
 MODULE_BASE = re.compile(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
 LIGHTNING_BASE = re.compile(r"LightningModule|pl\.LightningModule")
 OPTIMIZER_FACTORY = re.compile(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
-MODULE_TRANSPARENT = frozenset({"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "train", "eval", "requires_grad_", "module", "share_memory"})
-SAME_ELEMENTS = frozenset({"enumerate", "tqdm", "zip", "reversed", "sorted", "list", "tuple", "iter", "trange", "track", "islice", "chain", "cycle", "next"})
+MODULE_TRANSPARENT = frozenset(
+    {"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "train", "eval", "requires_grad_", "module", "share_memory"}
+)
+SAME_ELEMENTS = frozenset(
+    {"enumerate", "tqdm", "zip", "reversed", "sorted", "list", "tuple", "iter", "trange", "track", "islice", "chain", "cycle", "next"}
+)
 GROWING_METHODS = {"append": "append", "extend": "extend", "appendleft": "append", "insert": "append", "add": "add"}
 CLEARING_METHODS = frozenset({"clear"})
 

@@ -143,8 +143,14 @@ class Bindings:
             for place, binds in self.assigned(function).items():
                 for bind in binds:
                     if isinstance(bind.value, ir.Call) and self.is_optimizer_factory(bind.value):
-                        found.setdefault(place, set()).update(_modules_of(bind.value))
+                        modules = _modules_of(bind.value)
+                        found.setdefault(place, set()).update(modules, self._also_called(modules, function))
         return found
+
+    def _also_called(self, modules: set[str], function: ir.Function) -> set[str]:
+        """Other paths that the function gives the same modules: `self.model = model`."""
+        binds = (bind for found in self.assigned(function).values() for bind in found)
+        return {bind.place for bind in binds if isinstance(bind.value, ir.Name) and bind.value.path in modules}
 
     def is_optimizer_factory(self, call: ir.Call) -> bool:
         """Whether a call builds an optimizer."""

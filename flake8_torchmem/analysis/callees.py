@@ -10,7 +10,21 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.owners import Frame, Owners
 
-LIBRARY = ("torch.", "torchvision.", "numpy.", "math.", "wandb.", "os.", "time.", "logging.", "copy.", "random.", "json.", "contextlib.", "einops.")
+LIBRARY = (
+    "torch.",
+    "torchvision.",
+    "numpy.",
+    "math.",
+    "wandb.",
+    "os.",
+    "time.",
+    "logging.",
+    "copy.",
+    "random.",
+    "json.",
+    "contextlib.",
+    "einops.",
+)
 HOLDERS = re.compile(r"callback|hook|trainer|runner|engine|handler|learner|event|plugin|strategy|algorithm", re.I)
 BACKPROPAGATES = re.compile(r"backward|optim|step|update|train|scaler|grad|engine|backprop|learn", re.I)
 MODULE_METHODS_THAT_CLEAR = re.compile(r"zero|reset|clear", re.I)

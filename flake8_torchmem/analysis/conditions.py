@@ -72,7 +72,14 @@ def compile_test(cond: ir.Expr, rename: Callable[[str], str], positive: bool = T
             parts = tuple(compile_test(part, rename, positive) for part in cond.args)
             kind = cond.op if positive else {"and": "or", "or": "and"}[cond.op]
             names = frozenset(name for part in parts for name in part.names)
-            return Test(kind, f"({kind} {' '.join(('' if p.positive else '!') + p.text for p in parts)})", True, parts, names, any(p.volatile for p in parts))
+            return Test(
+                kind,
+                f"({kind} {' '.join(('' if p.positive else '!') + p.text for p in parts)})",
+                True,
+                parts,
+                names,
+                any(p.volatile for p in parts),
+            )
         if cond.op in POSITIVE:
             return compile_test(ir.Op(POSITIVE[cond.op], cond.args), rename, not positive)
     if isinstance(cond, ir.Const):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -106,7 +106,22 @@ def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> boo
         return False
     if any(torchapi.EPOCH_NAME.search(target) for target in loop.targets):
         return False
-    if facts.effect_in(loop, function, "backward") and (loop.kind == "for" or facts.effect_in(loop, function, "step")):
+    if facts.trains_each_turn(loop, function) and (loop.kind == "for" or facts.effect_in(loop, function, "step")):
         return True
     named = loop.kind == "for" and (goes_over_data(facts, loop, function) or evaluates(facts, loop, function))
     return named and any(loop in event.ctx.loops for event in forwards(facts, function, guarded=True))
+
+
+def predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+    """Whether a method predicts one batch per call, with a model that its class keeps in eval mode, and returns no graph."""
+    if function.owner is None or forward.ctx.loops or not torchapi.EVAL_NAME.search(function.name) or not facts.bindings.complete(function.owner):
+        return False
+    path = forward.call.path or ""
+    always = any(
+        isinstance(node, ir.Call) and node.method == "eval" for bind in facts.bindings.binds(path, function) for node in ir.walk(bind.value)
+    )
+    if not always and not _mode(function, lambda event: event is forward):
+        return False
+    values = facts.values(function)
+    returned = [event for event in function.events() if isinstance(event, ir.Return)]
+    return all(values.at(event.value, event) in PLAIN for event in returned)

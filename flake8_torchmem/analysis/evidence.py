@@ -56,7 +56,10 @@ class Evidence:
         self._marked: dict[ir.Function, set[ir.Bind]] = {}
         self._feeding: dict[ir.Function, frozenset[str]] = {}
         self._calls = [
-            (function, event.call) for function in bindings.program.all_functions() for event in function.events() if isinstance(event, ir.Invoke)
+            (function, event.call)
+            for function in bindings.program.all_functions()
+            for event in function.events()
+            if isinstance(event, ir.Invoke)
         ]
         self._used_as_module = {
             call.receiver.path
@@ -191,7 +194,11 @@ def direct(expr: ir.Expr) -> Iterator[str]:
             yield node.path
         elif isinstance(node, ir.Op) and node.op in CARRIES_PARTS:
             pending.extend(node.args[1:] if node.op == "if" else node.args)
-        elif isinstance(node, ir.Call) and node.method in ("scale", "mean", "sum", "to", "cuda", "squeeze", "float", "half") and node.receiver:
+        elif (
+            isinstance(node, ir.Call)
+            and node.method in ("scale", "mean", "sum", "to", "cuda", "squeeze", "float", "half")
+            and node.receiver
+        ):
             pending.extend(node.args[:1] if node.method == "scale" else ())
             if node.method != "scale":
                 pending.append(node.receiver)

@@ -63,7 +63,9 @@ class FileFacts:
 
     def _built_here(self, owner: str, function: ir.Function) -> bool:
         """Whether an optimizer is an attribute that the class builds, or one of Lightning's."""
-        lightning = any(isinstance(bind.value, ir.Call) and bind.value.method == "optimizers" for bind in self.bindings.binds(owner, function))
+        lightning = any(
+            isinstance(bind.value, ir.Call) and bind.value.method == "optimizers" for bind in self.bindings.binds(owner, function)
+        )
         return bool(self.bindings.links.get(owner)) or lightning
 
     def is_window(self, cond: ir.Expr, function: ir.Function) -> bool:
@@ -87,6 +89,18 @@ class FileFacts:
     def effect_in(self, loop: ir.Loop, function: ir.Function, effect: str) -> bool:
         """Whether a loop has a backward, step or zero, itself or in an in-file callee."""
         return any(loop in event.ctx.loops and effect in self.summaries.effects_of(event, function) for event in function.events())
+
+    def trains_each_turn(self, loop: ir.Loop, function: ir.Function) -> bool:
+        """Whether every turn of the loop is one backward's worth: no further loop lies between, here or in the callee."""
+        for event in function.events():
+            if not event.ctx.loops or event.ctx.loops[-1] is not loop:
+                continue
+            if isinstance(event, ir.Backward):
+                return True
+            callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) else None
+            if callee is not None and any(isinstance(inner, ir.Backward) and not inner.ctx.loops for inner in callee.events()):
+                return True
+        return False
 
     def calls(self, function: ir.Function) -> Iterator[ir.Invoke]:
         """The plain calls of a function, in order."""

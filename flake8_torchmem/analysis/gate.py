@@ -22,9 +22,7 @@ MAX_DEPTH = 120
 CORE = re.compile(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b|\bload\b\s*\(")
 GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
 LOOP = re.compile(r"\bfor\b|\bwhile\b")
-DATA_LOOP = re.compile(
-    r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "") + r")", re.I
-)
+DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "") + r")", re.I)
 EVAL_CALL = re.compile(r"\beval\b\s*\(")
 CALLED = re.compile(r"(\w+)\s*\(")
 GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
@@ -76,7 +74,9 @@ def select(text: str, tree: ast.Module) -> Selection | None:
     lines = text.split("\n")
     units = list(_units(tree, lines))
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
-    chosen = {unit for unit in units if _matters(unit) or (script and not unit.name and LOOP.search(unit.text))}
+    evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
+    predicting = {unit for unit in units if unit.cls in evaluating and torchapi.EVAL_NAME.search(unit.name)}
+    chosen = {unit for unit in units if _matters(unit) or unit in predicting or (script and not unit.name and LOOP.search(unit.text))}
     if not chosen:
         return None
     chosen |= _callers(units, chosen)
@@ -118,7 +118,9 @@ def _matters(unit: Unit) -> bool:
         return bool(torchapi.BATCH_METHOD.match(unit.name))
     if any(GUARDS.search(ast.unparse(decorator)) for decorator in getattr(unit.node, "decorator_list", ())):
         return False
-    if unit.name != "forward" and (torchapi.EVAL_NAME.search(unit.name) or torchapi.BATCH_METHOD.match(unit.name) or EVAL_CALL.search(text)):
+    if unit.name != "forward" and (
+        torchapi.EVAL_NAME.search(unit.name) or torchapi.BATCH_METHOD.match(unit.name) or EVAL_CALL.search(text)
+    ):
         return True
     return unit.name != "forward" and bool(DATA_LOOP.search(text) and GROWTH.search(text))
 

@@ -11,7 +11,7 @@ from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.callees import Touch
 from flake8_torchmem.analysis.evidence import direct
 from flake8_torchmem.analysis.flow import Budget, TooManyPaths, explore
-from flake8_torchmem.analysis.gradients import State, Suspect
+from flake8_torchmem.analysis.gradients import OTHERS, State, Suspect
 from flake8_torchmem.analysis.owners import Frame, Owners
 from flake8_torchmem.analysis.plan import Plan
 from flake8_torchmem.analysis.summaries import Summaries
@@ -48,7 +48,6 @@ class Observations:
     steps: dict[tuple[ir.Step, str], set[Verdict]] = field(default_factory=dict)
     claims: dict[ir.Backward, set[str]] = field(default_factory=dict)
     stable: set[str] = field(default_factory=set)
-
 
     def defects(self, code: str) -> Iterator[tuple[ir.Step, str, Verdict]]:
         """Steps that are wrong in this way on every path, or on every path under one unchanging condition."""
@@ -227,6 +226,8 @@ class Explorer:
                 state = typestate.zero(state, owner, event)
             else:
                 state = typestate.forget(state, owner)
+        if OTHERS not in owners and self.owners.owner(event.owner or "", frame) not in owners:
+            state = typestate.forget(state, OTHERS)
         yield replace(state, suspects=frozenset(), ready=()) if event.written else state
 
     def invoke(self, event: ir.Invoke, state: State, frame: Frame) -> Iterator[State]:
@@ -255,7 +256,12 @@ class Explorer:
     def bind(self, event: ir.Bind, state: State, frame: Frame) -> Iterator[State]:
         stale = self.plan(frame).overwrites.get(event, frozenset())
         facts = frozenset(fact for fact in state.facts if fact[0] not in stale)
-        if event.place in self.losses and event.kind == "assign" and not frame.depth and any(isinstance(node, ir.Call) for node in ir.walk(event.value)):
+        if (
+            event.place in self.losses
+            and event.kind == "assign"
+            and not frame.depth
+            and any(isinstance(node, ir.Call) for node in ir.walk(event.value))
+        ):
             state = replace(state, ready=frame.loops + event.ctx.loops, loss=event)
         if self.plan(frame).built(event):
             state = typestate.forget(state, self.owners.owner(event.place, frame))

@@ -105,19 +105,28 @@ class Owners:
         if path is None:
             return known, False
         name = self.owner(path, frame)
+        if name not in known and frame.depth and name.startswith(frame.prefix):
+            return known, False
         if name in known or torchapi.looks_like_optimizer(name):
             return (name,), True
         name = name.removesuffix("[*]")
-        linked = tuple(owner for owner in known if any(held == name or held.startswith(name + ".") for held in self._held(owner)))
+        linked = tuple(owner for owner in known if self._holds(owner, name))
         if linked or name == "self":
             return linked or known, True
         alone = len(self.stepped) == 1 and not any(torchapi.last(place) in self.stepped for place in self.bindings.links)
         return known, alone and bool(torchapi.MODULE_NAME.match(torchapi.last(name)))
 
-    def _held(self, owner: str) -> set[str]:
-        """The modules that an optimizer is known to have been built from."""
-        links = self.bindings.links
-        return links.get(owner) or links.get(torchapi.last(owner)) or set()
+    def _holds(self, owner: str, module: str) -> bool:
+        """Whether an optimizer is known to have been built from a module's parameters, all of them.
+
+        Seen from another object the same attributes have longer paths; then the last parts have to do.
+        """
+        for place, modules in self.bindings.links.items():
+            if place == owner and any(held == module or held.startswith(module + ".") for held in modules):
+                return True
+            if torchapi.last(place) == torchapi.last(owner) and torchapi.last(module) in {torchapi.last(held) for held in modules}:
+                return True
+        return False
 
     @cached_property
     def stepped(self) -> frozenset[str]:
@@ -146,5 +155,3 @@ class Owners:
                             found.update(event.ctx.loops)
             self._training = frozenset(found)
         return self._training
-
-

@@ -80,7 +80,11 @@ def _graph(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> se
         expr, env = pending.pop()
         for path in carriers(expr):
             binds = [bind for prefix in ir.prefixes(path) for bind in env.get(prefix, ())]
-            if not binds and torchapi.LOSS_NAME.search(torchapi.last(path)) and values.kind(ir.Name(path), env, backward.ctx) is Kind.UNKNOWN:
+            if (
+                not binds
+                and torchapi.LOSS_NAME.search(torchapi.last(path))
+                and values.kind(ir.Name(path), env, backward.ctx) is Kind.UNKNOWN
+            ):
                 found.add("a loss of unknown origin")
             for bind in binds:
                 data = bind.kind == "target" and values.bound(bind) is not Kind.GRAPH

@@ -122,5 +122,7 @@ def _meters(facts: FileFacts) -> Iterator[Report]:
             values = facts.values(function)
             for param, arg in zip(callee.params[1:], event.call.args, strict=False):
                 if values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param):
-                    yield _report(event.site, f"{callee.owner.name}.{callee.name}", facts.effect_in(event.ctx.loops[-1], function, "backward"))
+                    yield _report(
+                        event.site, f"{callee.owner.name}.{callee.name}", facts.effect_in(event.ctx.loops[-1], function, "backward")
+                    )
                     break

@@ -72,7 +72,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.evaluation import evaluates, forwards, goes_over_data, mode_before, proves_no_grad
+from flake8_torchmem.analysis.evaluation import evaluates, forwards, goes_over_data, mode_before, predicts_per_call, proves_no_grad
 from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -98,10 +98,11 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or _needs_gradients(facts, function):
             continue
-        reported: set[ir.Loop] = set()
+        reported: set[ir.Loop | None] = set()
         for forward in forwards(facts, function):
             loop = _evaluation_loop(facts, function, forward)
-            if loop is not None and loop not in reported and not proves_no_grad(facts, function):
+            found = loop is not None or (not reported and predicts_per_call(facts, function, forward))
+            if found and loop not in reported and not proves_no_grad(facts, function):
                 reported.add(loop)
                 yield Report(
                     forward.site,
@@ -133,6 +134,8 @@ def _needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
                 return True
         elif isinstance(event, ir.Bind) and event.place.endswith(".requires_grad"):
             return True
-    returns = any(isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events())
+    returns = any(
+        isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
+    )
     callers = (caller for caller, _ in facts.summaries.callers().get(function, ()))
     return returns and any(isinstance(event, ir.Backward) for caller in callers for event in caller.events())

@@ -122,7 +122,11 @@ def _alive_while_training(facts: FileFacts, function: ir.Function, load: ir.Bind
     """Whether the name still holds it, or what was made from it, where the function or its class trains or evaluates."""
     if load.place.startswith("self.") and function.owner:
         methods = [method for method in function.owner.methods.values() if method is not function]
-        dropped = any(bind.kind == "delete" or isinstance(bind.value, ir.Const) for bind in facts.bindings.binds(load.place, function) if bind is not load)
+        dropped = any(
+            bind.kind == "delete" or isinstance(bind.value, ir.Const)
+            for bind in facts.bindings.binds(load.place, function)
+            if bind is not load
+        )
         return not dropped and any("backward" in facts.summaries.effects(method) for method in methods)
     at = facts.evidence.reaching(function).at
     holding = {load}
@@ -163,7 +167,9 @@ def works(facts: FileFacts, function: ir.Function) -> Iterator[ir.Event]:
     """Events that train or run a model over data, here or in what is called by a name that says so."""
     running = {event for event in forwards(facts, function, guarded=True) if event.ctx.loops}
     for event in function.events():
-        if isinstance(event, ir.Backward) or event in running:
-            yield event
-        elif isinstance(event, ir.Invoke) and event.call.operands and torchapi.WORK_NAME.search(event.call.method):
+        if (
+            isinstance(event, ir.Backward)
+            or event in running
+            or (isinstance(event, ir.Invoke) and event.call.operands and torchapi.WORK_NAME.search(event.call.method))
+        ):
             yield event

@@ -166,7 +166,9 @@ class Expressions:
         return ir.Opaque()
 
     def wrapped(self, node: cst.Await | cst.Yield | cst.From) -> ir.Expr:
-        inner: cst.CSTNode | None = node.item if isinstance(node, cst.From) else getattr(node, "expression", None) or getattr(node, "value", None)
+        inner: cst.CSTNode | None = (
+            node.item if isinstance(node, cst.From) else getattr(node, "expression", None) or getattr(node, "value", None)
+        )
         value = self.lower(inner) if inner is not None else ir.Const(None)
         if isinstance(node, cst.Yield):
             self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(node), value, "yield"))

@@ -164,7 +164,13 @@ class Statements:
         """Bodies run at least once: an empty loader is no training. The back edge leaves from a latch block."""
         scope = self.scope
         kind = "for" if isinstance(node, cst.For) else "while"
-        loop = ir.Loop(kind, iterable, target_names(node.target) if isinstance(node, cst.For) else (), scope.site(None), scope.ctx.loops[-1] if scope.ctx.loops else None)
+        loop = ir.Loop(
+            kind,
+            iterable,
+            target_names(node.target) if isinstance(node, cst.For) else (),
+            scope.site(None),
+            scope.ctx.loops[-1] if scope.ctx.loops else None,
+        )
         body, latch, after = scope.new_block(), scope.new_block(), scope.new_block()
         scope.link(body)
         scope.start(body)

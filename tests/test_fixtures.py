@@ -1,0 +1,39 @@
+"""Fixtures and rule pages: bad fires where it is marked, good and fixed are silent, the pages' examples hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flake8_torchmem.analysis.engine import check_text
+from flake8_torchmem.rules import rule_modules
+from tests.cases import expected
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+FOLDERS = sorted(path for path in FIXTURES.iterdir() if path.is_dir() and path.name.startswith("TM"))
+CODES = frozenset(rule_modules()) | {"TM900"}
+EXAMPLE = re.compile(r"```python\n(.*?)```", re.S)
+
+
+def found(source: str) -> set[tuple[int, str]]:
+    return {(finding.span.line, finding.code) for finding in check_text(source, "case.py", CODES)}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("name", ["bad.py", "good.py", "fixed.py"])
+def test_fixture(folder: Path, name: str) -> None:
+    source = (folder / name).read_text(encoding="utf-8")
+    marks = expected(source)
+    assert bool(marks) == (name == "bad.py")
+    assert found(source) == marks
+
+
+@pytest.mark.parametrize("code", rule_modules())
+def test_page_example(code: str) -> None:
+    """The first example of a page is what the rule finds, the second is how it should be."""
+    page = rule_modules()[code].__doc__ or ""
+    bad, good = EXAMPLE.findall(page)[:2]
+    assert code in {finding[1] for finding in found(bad)}
+    assert not found(good)
