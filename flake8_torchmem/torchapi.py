@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 OPTIMIZER_NAME = re.compile(r"optim(?!ized|ization|ize_|ize$|al)|solver|(?:^|_)opts?(?:$|_|[A-Z0-9])|[a-z]Opt(?:$|_|[A-Z])")
+OPTIMIZER_GROUP = re.compile(r"^(?:optims|optimizers|optimisers|opts)$")
 NOT_OPTIMIZER_NAME = re.compile(r"sched|_lr$|^lr_|option|config|cfg|args|params|steps?$|state|name|wd_|class|cls", re.I)
 ENGINE_NAME = re.compile(
     r"^(?:self|super\(\)|accelerator|fabric|booster|strategy|runner|trainer|deepspeed|manager|plugin|precision)$|engine|accelerator|fabric"
@@ -40,11 +41,11 @@ DATA_NAME = re.compile(
 )
 EPOCH_NAME = re.compile(r"epoch|fold|run|trial|seed|model|config|cfg|task|stage|phase|checkpoint|ckpt|rounds?$", re.I)
 EVAL_NAME = re.compile(
-    r"(?:^|_)(?:eval|evaluate|evaluation|evaluator|val|valid|validate|validation|test|testing|predict|prediction|predictions|infer|inference"
+    r"(?:^|_)(?:eval|evaluate|evaluation|evaluator|val|vali|valid|validate|validation|test|testing|predict|prediction|predictions|infer|inference"
     r"|extract|generate|translate|embed)(?:$|_)"
 )
 BATCH_METHOD = re.compile(
-    r"^(?:training_step|train_step|train_batch|fit_batch|training_batch|train_on_batch|train_one_batch|optimize_parameters|on_\w*batch_end|\w*_batch_end)$"
+    r"^(?:training_step|train_step|train_batch|fit_batch|training_batch|train_on_batch|train_one_batch|optimize_parameters|compute_loss|on_\w*batch_end|\w*_batch_end)$"
 )
 ENGINE_GUARDED = frozenset(
     {"validation_step", "test_step", "predict_step", "validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"}
@@ -62,13 +63,14 @@ CLEARS_BY_NAME = re.compile(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?g
 HARMLESS_TO_GRADIENTS = re.compile(
     r"(?:^|_)(?:lr|learning|rate|save|load|checkpoint|ckpt|log|logger|logging|eval|evaluate|valid|validate|val|test|clip|norm|ema|watch|print|state|dict|info|summary"
     r"|sched|scheduler|warmup|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
-    r"|parallel|cuda|to|train|adjust|set|get|is|has|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
+    r"|parallel|cuda|sync|mark|autocast|barrier|rank|to|train|adjust|set|get|is|has|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
     re.I,
 )
 MAY_TOUCH_GRADIENTS = re.compile(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
 
 WORK_NAME = re.compile(r"(?:^|_)(?:train|fit|eval|evaluate|valid|validate|test|run|main_worker|learn|train_loop)(?:$|_)", re.I)
-TAKES_LOSS = re.compile(r"backward|backprop|optimi[sz]e|(?:^|_)(?:update|learn|step)(?:$|_)|loss_scaler|reinforce|finish_episode", re.I)
+MAY_TAKE_LOSS = re.compile(r"(?:^|_)(?:update|learn|step|train)(?:$|_)", re.I)
+TAKES_LOSS = re.compile(r"backward|backprop|optimi[sz]e|loss_scaler|reinforce|finish_episode", re.I)
 
 NUMBER_METHODS = frozenset(
     "item tolist numpy size dim numel nelement stride ndimension is_contiguous data_ptr get_device element_size index count keys format join split"
@@ -103,6 +105,9 @@ DETACHED_TORCH = frozenset(
     " rand_like randn_like full_like empty_like from_numpy as_tensor load LongTensor FloatTensor Tensor bincount multinomial equal allclose eye unique"
     " randperm bernoulli nonzero logical_and logical_or histc device Size Generator manual_seed normal".split()
 )
+# In one process these hand back what they were given.
+GATHERS = frozenset({"gather", "gather_for_metrics"})
+LEARNER_NAME = re.compile(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
 DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
 PAIR_RESULT = frozenset({"max", "min", "topk", "sort", "kthvalue", "median", "mode", "cummax", "cummin"})
 INDEX_FIELDS = frozenset({"indices"})
@@ -136,7 +141,9 @@ def last(path: str) -> str:
 def looks_like_optimizer(path: str) -> bool:
     """Whether the last part of the path is a name that people give to optimizers."""
     name = last(path)
-    return bool(OPTIMIZER_NAME.search(name)) and not NOT_OPTIMIZER_NAME.search(name)
+    if OPTIMIZER_NAME.search(name) and not NOT_OPTIMIZER_NAME.search(name):
+        return True
+    return bool(OPTIMIZER_GROUP.match(last(path.rpartition(".")[0])))
 
 
 def looks_like_scheduler(path: str) -> bool:
@@ -149,3 +156,10 @@ def resolve(path: str, imports: dict[str, str]) -> str:
     head, dot, tail = path.partition(".")
     full = imports.get(head)
     return f"{full}{dot}{tail}" if full else path
+
+
+def takes_loss(method: str, receiver: str | None) -> bool:
+    """Whether a call by this name back-propagates what it is given; `update` and `step` only of something that learns."""
+    if TAKES_LOSS.search(method):
+        return True
+    return bool(MAY_TAKE_LOSS.search(method)) and (receiver is None or bool(LEARNER_NAME.search(last(receiver))))

@@ -153,7 +153,8 @@ class Evidence:
 
     def _given_to_backward(self, call: ir.Call, function: ir.Function) -> Iterator[str]:
         """Arguments of callees that back-propagate what they get, in the file or by their name."""
-        if call.method in ("grad", "closure") or torchapi.TAKES_LOSS.search(call.method):
+        receiver = call.receiver
+        if call.method in ("grad", "closure") or torchapi.takes_loss(call.method, receiver.path if isinstance(receiver, ir.Name) else None):
             yield from (path for arg in call.operands for path in carriers(arg))
         callee = self.bindings.callee(call, function)
         if callee is not None and any(isinstance(event, ir.Backward) for event in callee.events()):

@@ -56,10 +56,11 @@ class FileFacts:
 
         Then the loop lies elsewhere, and the next call finds what this one left.
         """
-        if not self.per_batch(function) or function.owner is None or not self.bindings.complete(function.owner):
+        steps = [event.owner for event in function.events() if isinstance(event, ir.Step)]
+        if not self.per_batch(function) or not steps or not all(self._built_here(owner, function) for owner in steps):
             return False
-        built = all(self._built_here(event.owner, function) for event in function.events() if isinstance(event, ir.Step))
-        return built and not any(isinstance(event, ir.Zero) for other in self.functions for event in other.events())
+        zeros = [event.owner for other in self.functions for event in other.events() if isinstance(event, ir.Zero)]
+        return all(zero is not None and torchapi.looks_like_optimizer(zero) and zero not in steps for zero in zeros)
 
     def _built_here(self, owner: str, function: ir.Function) -> bool:
         """Whether an optimizer is an attribute that the class builds, or one of Lightning's."""

@@ -81,14 +81,19 @@ class Lifetimes:
         """Loops around an event, innermost first, up to the first that gives the place a new value."""
         found = []
         for loop in reversed(event.ctx.loops):
-            if any(self._resets(other, place, loop) for other in self.function.events() if other is not event):
+            if any(self._resets(other, place, loop, event) for other in self.function.events() if other is not event):
                 break
             found.append(loop)
         return tuple(found)
 
-    def _resets(self, event: ir.Event, place: str, loop: ir.Loop) -> bool:
+    def _resets(self, event: ir.Event, place: str, loop: ir.Loop, store: ir.Event | None = None) -> bool:
+        """Whether an event gives a place a new value in the loop; for a sum, with every turn: a window of turns is growth."""
         if loop not in event.ctx.loops:
             return False
+        if isinstance(store, ir.Bind):
+            shared = {(id(cond), arm) for cond, arm in store.ctx.conds_inside(loop)}
+            if any((id(cond), arm) not in shared for cond, arm in event.ctx.conds_inside(loop)):
+                return False
         if isinstance(event, ir.Clear):
             return event.place in ir.prefixes(place)
         if not isinstance(event, ir.Bind) or event.place not in ir.prefixes(place):

@@ -109,7 +109,11 @@ class Owners:
             return known, False
         if name in known or torchapi.looks_like_optimizer(name):
             return (name,), True
-        name = name.removesuffix("[*]")
+        if name.endswith("[*]"):
+            name = name.removesuffix("[*]")
+            members = tuple(owner for owner in known if owner.startswith((f"{name}.", f"{name}[")))
+            if members:
+                return members, True
         linked = tuple(owner for owner in known if self._holds(owner, name))
         if linked or name == "self":
             return linked or known, True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.evaluation import evaluates, goes_over_data
+from flake8_torchmem.analysis.evaluation import evaluates, forwards, goes_over_data
 from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.lifetime import Growth
 from flake8_torchmem.analysis.values import Kind
@@ -67,7 +67,8 @@ def _evaluated(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
         return False
     if any(facts.effect_in(loop, function, "backward") for loop in growth.loops):
         return False
-    return any(goes_over_data(facts, loop, function) and evaluates(facts, loop, function) for loop in growth.loops)
+    running = {loop for event in forwards(facts, function) for loop in event.ctx.loops}
+    return any((goes_over_data(facts, loop, function) or loop in running) and evaluates(facts, loop, function) for loop in growth.loops)
 
 
 def accumulates(facts: FileFacts, method: ir.Function, param: str) -> bool:

@@ -61,8 +61,9 @@ def _uses_graph(facts: FileFacts, function: ir.Function, backward: ir.Backward, 
         return True
     if callee is not None or path.startswith(("torch.", "wandb.", "numpy.")) or event.call.method in torchapi.NUMBER_FUNCTIONS:
         return False
-    keeps_nothing = event.call.receiver is not None and KEEPS_NOTHING.search(event.call.method)
-    if keeps_nothing and not torchapi.TAKES_LOSS.search(event.call.method):
+    receiver = event.call.receiver
+    takes_loss = torchapi.takes_loss(event.call.method, receiver.path if isinstance(receiver, ir.Name) else None)
+    if receiver is not None and KEEPS_NOTHING.search(event.call.method) and not takes_loss:
         return False
     values, at = facts.values(function), facts.evidence.reaching(function).at[event]
     if values.at(event.call.func, event) is Kind.MODULE:

@@ -164,6 +164,8 @@ class Values:
         operands = [self.kind(arg, env, call.ctx) for arg in call.operands]
         if full.startswith("torch."):
             return self._torch(full, operands, call)
+        if name in torchapi.GATHERS and "accelerator" in (path or ""):
+            return combine(operands)
         if full in ("sum", "max", "min", "abs", "list", "tuple", "dict", "reversed", "sorted", "zip", "enumerate", "next", "iter", "set"):
             return combine(operands)
         if call.receiver is not None:

@@ -125,15 +125,21 @@ def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke
     return None
 
 
+def _wants_gradient(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
+    """Whether an input, not a module, is told to collect gradients."""
+    receiver, argument = event.call.receiver, (event.call.args or (ir.Const(True),))[0]
+    if event.call.method != "requires_grad_" or receiver is None or (isinstance(argument, ir.Const) and not argument.value):
+        return False
+    return facts.values(function).at(receiver, event) is not Kind.MODULE
+
+
 def _needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
     """Whether gradients are taken of something: of the input, by `autograd.grad`, or by a caller that trains on the result."""
     for event in function.events():
         if isinstance(event, ir.Invoke):
             path = facts.evidence.resolve(event.call.path or "", function)
-            if event.call.method == "requires_grad_" or path in ("torch.autograd.grad", "autograd.grad"):
+            if path in ("torch.autograd.grad", "autograd.grad") or _wants_gradient(facts, function, event):
                 return True
-        elif isinstance(event, ir.Bind) and event.place.endswith(".requires_grad"):
-            return True
     returns = any(
         isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
     )
