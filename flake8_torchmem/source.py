@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class SourceError(Exception):
-    """A file that is no Python source: `str()` is the cause in one line, `line` where it is known."""
+    """A file that is no Python source: `str()` is the cause in one line, `line` is where, if that is known."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
-        super().__init__(message if line is None else f"line {line}: {message}")
+        super().__init__(message)
         self.line = line
 
 
 def decode(data: bytes) -> str:
-    """Source text with `\\n` line ends and no byte order mark.
+    """Source text with LF line ends and no byte order mark.
 
     Raises:
         SourceError: the bytes are not text in the declared encoding, or hold a NUL.

@@ -63,7 +63,7 @@ CLEARS_BY_NAME = re.compile(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?g
 HARMLESS_TO_GRADIENTS = re.compile(
     r"(?:^|_)(?:lr|learning|rate|save|load|checkpoint|ckpt|log|logger|logging|eval|evaluate|valid|validate|val|test|clip|norm|ema|watch|print|state|dict|info|summary"
     r"|sched|scheduler|warmup|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
-    r"|parallel|cuda|sync|mark|autocast|barrier|rank|to|train|adjust|set|get|is|has|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
+    r"|parallel|cuda|sync|mark|autocast|barrier|rank|accumulate|unwrap|gather|flops|profile|to|train|adjust|set|get|is|has|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
     re.I,
 )
 MAY_TOUCH_GRADIENTS = re.compile(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
@@ -106,6 +106,11 @@ DETACHED_TORCH = frozenset(
     " randperm bernoulli nonzero logical_and logical_or histc device Size Generator manual_seed normal".split()
 )
 # In one process these hand back what they were given.
+TENSOR_METHODS = frozenset(
+    "mean sum view reshape squeeze unsqueeze transpose permute to cuda cpu float half contiguous clone flatten expand repeat gather index_select pow"
+    " sqrt abs exp log softmax log_softmax chunk split t norm max min matmul mm bmm mul add sub div clamp masked_select masked_fill values items"
+    " expand_as view_as type_as narrow unbind select std var sigmoid tanh relu backward".split()
+)
 GATHERS = frozenset({"gather", "gather_for_metrics"})
 LEARNER_NAME = re.compile(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
 DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
@@ -140,8 +145,9 @@ def last(path: str) -> str:
 
 def looks_like_optimizer(path: str) -> bool:
     """Whether the last part of the path is a name that people give to optimizers."""
-    name = last(path)
-    if OPTIMIZER_NAME.search(name) and not NOT_OPTIMIZER_NAME.search(name):
+    base, key = path.rpartition("[")[0::2] if path.endswith("]") else ("", "")
+    words = [last(path), last(base), key.strip("'\"]")] if base else [last(path)]
+    if any(OPTIMIZER_NAME.search(word) and not NOT_OPTIMIZER_NAME.search(word) for word in words):
         return True
     return bool(OPTIMIZER_GROUP.match(last(path.rpartition(".")[0])))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.memo import memoized
 
 MAX_ALIASES = 8
 
@@ -19,12 +20,13 @@ class Bindings:
 
     def __init__(self, program: ir.Program) -> None:
         self.program = program
-        self.resolve = lambda path: torchapi.resolve(path, program.imports)
-        self.aliases = lru_cache(maxsize=None)(self._aliases)
-        self.assigned = lru_cache(maxsize=None)(self._assigned)
-        self.class_of = lru_cache(maxsize=None)(self._class_of)
 
-    def _assigned(self, function: ir.Function | None) -> dict[str, list[ir.Bind]]:
+    def resolve(self, path: str) -> str:
+        """The path with imports spelled out."""
+        return torchapi.resolve(path, self.program.imports)
+
+    @memoized
+    def assigned(self, function: ir.Function | None) -> dict[str, list[ir.Bind]]:
         """All bindings of a function by place."""
         found: dict[str, list[ir.Bind]] = {}
         for event in function.events() if function else ():
@@ -32,7 +34,8 @@ class Bindings:
                 found.setdefault(event.place, []).append(event)
         return found
 
-    def _aliases(self, function: ir.Function) -> dict[str, str]:
+    @memoized
+    def aliases(self, function: ir.Function) -> dict[str, str]:
         """Places bound once, to another path: `opt = self.optimizer`, `step = opt.step`, `for opt in opts`."""
         found: dict[str, str] = {}
         for place, binds in self.assigned(function).items():
@@ -76,7 +79,8 @@ class Bindings:
             return [bind for method in function.owner.methods.values() for bind in self.assigned(method).get(path, ())]
         return list(self.assigned(self.program.module).get(path, ())) if ir.root(path) not in function.params else []
 
-    def _class_of(self, path: str, function: ir.Function) -> ir.Class | None:
+    @memoized
+    def class_of(self, path: str, function: ir.Function) -> ir.Class | None:
         """The in-file class of the object at a path, when it is built in sight."""
         if path == "self":
             return function.owner
@@ -116,6 +120,7 @@ class Bindings:
         """The in-file function that a call runs, if that is certain."""
         return self.function_at(call.path, function) if call.path else None
 
+    @memoized
     def function_at(self, path: str, function: ir.Function) -> ir.Function | None:
         """The in-file function that a path names, if that is certain."""
         path = self.canonical(path, function)
@@ -167,8 +172,10 @@ class Bindings:
 
     def is_optimizer(self, path: str, function: ir.Function) -> bool:
         """Whether what is stepped is an optimizer: by name, by how it was built, or because it is also cleared."""
-        path = self.canonical(path, function)
         if path == "<by hand>" or torchapi.looks_like_optimizer(path):
+            return True
+        path = self.canonical(path, function)
+        if torchapi.looks_like_optimizer(path):
             return True
         built = any(isinstance(bind.value, ir.Call) and self.is_optimizer_factory(bind.value) for bind in self.binds(path, function))
         return built or torchapi.last(path) in self.zeroed

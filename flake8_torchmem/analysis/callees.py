@@ -27,7 +27,7 @@ LIBRARY = (
 )
 HOLDERS = re.compile(r"callback|hook|trainer|runner|engine|handler|learner|event|plugin|strategy|algorithm", re.I)
 BACKPROPAGATES = re.compile(r"backward|optim|step|update|train|scaler|grad|engine|backprop|learn", re.I)
-MODULE_METHODS_THAT_CLEAR = re.compile(r"zero|reset|clear", re.I)
+MODULE_METHODS_THAT_CLEAR = re.compile(r"zero|(?:reset|clear)_?grad", re.I)
 
 
 class Touch(Enum):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
+from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.reaching import Reaching
 
 WEIGHT_NAME = re.compile(r"lambda|weight|coef|alpha|beta|gamma|scale|ratio|^w_|_w$|args|cfg|config|opt\b|hparams", re.I)
@@ -51,8 +51,6 @@ class Evidence:
     def __init__(self, bindings: Bindings, bases: dict[str, tuple[str, ...]]) -> None:
         self.bindings = bindings
         self.bases = bases
-        self.reaching = lru_cache(maxsize=None)(Reaching)
-        self.is_module = lru_cache(maxsize=None)(self._is_module)
         self._marked: dict[ir.Function, set[ir.Bind]] = {}
         self._feeding: dict[ir.Function, frozenset[str]] = {}
         self._calls = [
@@ -89,7 +87,13 @@ class Evidence:
                     for bind in self.bindings.binds(ir.root(place), function):
                         yield from (path.removesuffix(".parameters") for path in ir.names(bind.value))
 
-    def _is_module(self, path: str, function: ir.Function) -> bool:
+    @memoized
+    def reaching(self, function: ir.Function) -> Reaching:
+        """The reaching definitions of a function."""
+        return Reaching(function)
+
+    @memoized
+    def is_module(self, path: str, function: ir.Function) -> bool:
         path = self.bindings.canonical(path, function)
         if path in self._frozen:
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
@@ -11,6 +11,7 @@ from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.gradient_paths import Explorer, Observations, Verdict
 from flake8_torchmem.analysis.lifetime import Lifetimes
+from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.analysis.values import Values
 
@@ -29,8 +30,16 @@ class FileFacts:
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases)
         self.functions = tuple(program.all_functions())
-        self.values = lru_cache(maxsize=None)(lambda function: Values(function, self.evidence))
-        self.lifetimes = lru_cache(maxsize=None)(lambda function: Lifetimes(function, self.evidence))
+
+    @memoized
+    def values(self, function: ir.Function) -> Values:
+        """The values of a function."""
+        return Values(function, self.evidence)
+
+    @memoized
+    def lifetimes(self, function: ir.Function) -> Lifetimes:
+        """The lifetimes of a function."""
+        return Lifetimes(function, self.evidence)
 
     @cached_property
     def gradients(self) -> tuple[Observations, ...]:
@@ -113,6 +122,8 @@ class FileFacts:
         Every caller in the file guards; or nobody calls, and it is a method that its class's users or base class call:
         methods of modules, and what a base class of another file prescribes.
         """
+        if "backward" in self.summaries.effects(function):
+            return False
         seen |= {function}
         callers = self.summaries.callers().get(function, ())
         others = [(caller, call) for caller, call in callers if caller not in seen]

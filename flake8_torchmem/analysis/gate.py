@@ -16,13 +16,17 @@ from flake8_torchmem import torchapi
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
 MAX_CALLER = 40_000
-MAX_CALLEES = 120_000
+MAX_CALLEES = 40_000
 MAX_DEPTH = 120
+# `a + a + ...` nests to the left only, which costs less.
+CHAIN = 1_000
 
-CORE = re.compile(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b|\bload\b\s*\(")
+CORE = re.compile(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b|(?<!json\.)(?<!yaml\.)(?<!pickle\.)(?<!np\.)(?<!joblib\.)\bload\b\s*\(")
+CORE_WORDS = ("backward", "empty_cache", "load")
 GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
+TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b")
 LOOP = re.compile(r"\bfor\b|\bwhile\b")
-DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "") + r")", re.I)
+DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
 EVAL_CALL = re.compile(r"\beval\b\s*\(")
 CALLED = re.compile(r"(\w+)\s*\(")
 GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
@@ -112,9 +116,9 @@ def _matters(unit: Unit) -> bool:
     text = unit.text
     if len(text) > MAX_UNIT:
         return False
-    if CORE.search(text):
+    if any(word in text for word in CORE_WORDS) and CORE.search(text):
         return True
-    if unit.name in NEVER or not LOOP.search(text):
+    if unit.name in NEVER or not ("for" in text or "while" in text) or not LOOP.search(text):
         return bool(torchapi.BATCH_METHOD.match(unit.name))
     if any(GUARDS.search(ast.unparse(decorator)) for decorator in getattr(unit.node, "decorator_list", ())):
         return False
@@ -138,13 +142,14 @@ def _callers(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
 
 
 def _callees(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
-    """In-file functions, own methods, and methods of classes that are built here: two calls deep, bounded in size."""
+    """In-file functions, own methods, and methods of classes that are built here; what they call only where it trains."""
     found: set[Unit] = set()
     frontier, budget = set(chosen), MAX_CALLEES
-    for _ in range(2):
+    for hop in range(2):
         names = {name for unit in frontier for name in _called(unit)}
         classes = {unit.cls for unit in frontier if unit.cls}
         reached = [unit for unit in units if unit not in chosen and unit not in found and _is_callee(unit, names, classes)]
+        reached = reached if hop == 0 else [unit for unit in reached if TRAINING.search(unit.text)]
         frontier = set()
         for unit in sorted(reached, key=lambda unit: len(unit.text)):
             budget -= len(unit.text)
@@ -176,16 +181,32 @@ def _context(unit: Unit, chosen: set[Unit]) -> bool:
 
 
 def _shallow(node: ast.AST) -> bool:
-    """libcst takes quadratic time on deep nesting, and crashes on more."""
-    pending = [(node, 0)]
+    """Whether no expression is nested deeply: libcst takes quadratic time on those, and crashes on more.
+
+    A level takes at least two characters, so what is short cannot be deep.
+    """
+    statements = [node]
+    while statements:
+        for child in ast.iter_child_nodes(statements.pop()):
+            if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
+                statements.append(child)
+            elif isinstance(child, ast.expr) and _is_long(child) and _too_deep(child):
+                return False
+    return True
+
+
+def _is_long(node: ast.expr) -> bool:
+    return node.end_lineno != node.lineno or (node.end_col_offset or 0) - node.col_offset > MAX_DEPTH
+
+
+def _too_deep(expression: ast.expr) -> bool:
+    pending: list[tuple[ast.AST, int]] = [(expression, 0)]
     while pending:
         current, depth = pending.pop()
-        if depth > MAX_DEPTH and not isinstance(current, ast.BinOp):
-            return False
-        if depth > 20 * MAX_DEPTH:
-            return False
+        if depth > (CHAIN if isinstance(current, ast.BinOp) else MAX_DEPTH):
+            return True
         pending.extend((child, depth + 1) for child in ast.iter_child_nodes(current))
-    return True
+    return False
 
 
 def _selection(tree: ast.Module, units: list[Unit]) -> Selection:

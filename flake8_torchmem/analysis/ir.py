@@ -317,6 +317,13 @@ class Program:
     classes: dict[str, Class] = field(default_factory=dict)
     module: Function | None = None
 
+    def release(self) -> None:
+        """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
+        for function in self.all_functions():
+            for block in function.blocks:
+                block.edges.clear()
+                block.events.clear()
+
     def all_functions(self) -> Iterator[Function]:
         """Every function of the file, nested ones after their parents, the module body first."""
         pending = [self.module] if self.module else []

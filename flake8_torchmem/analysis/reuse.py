@@ -69,6 +69,8 @@ def _uses_graph(facts: FileFacts, function: ir.Function, backward: ir.Backward, 
     if values.at(event.call.func, event) is Kind.MODULE:
         return False
     graph = _graph(facts, function, backward)
+    if receiver is None and not takes_loss and not any(values.at(arg, event) is Kind.MODULE for arg in event.call.operands):
+        return False
     return any(bind in graph for arg in event.call.operands for path in carriers(arg) for bind in at.get(path, ()))
 
 
@@ -111,11 +113,18 @@ def _carried(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> 
 def _reads(event: ir.Event, backward: ir.Backward, fed: frozenset[str]) -> Iterator[str]:
     """What an event reads that goes into the loss."""
     if event is backward:
-        yield from carriers(backward.value)
+        yield from _tensors(backward.value)
     elif isinstance(event, ir.Bind) and event.kind != "target" and event.place in fed:
-        yield from carriers(event.value)
+        yield from _tensors(event.value)
     elif isinstance(event, ir.Bind) and event.place in carriers(backward.value):
         yield event.place
+
+
+def _tensors(expr: ir.Expr) -> Iterator[str]:
+    """Carriers of a value, without objects that only lend a method: `diffusion` of `diffusion.training_losses(model, x)`."""
+    calls = [node for node in ir.walk(expr) if isinstance(node, ir.Call) and node.method not in torchapi.TENSOR_METHODS]
+    objects = {call.receiver.path for call in calls if isinstance(call.receiver, ir.Name)}
+    return (path for path in carriers(expr) if path not in objects)
 
 
 def _is_old(facts: FileFacts, function: ir.Function, event: ir.Event, path: str, loop: ir.Loop, rebound: frozenset[str]) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
+from flake8_torchmem.analysis.memo import memoized
 
 
 class Summaries:
@@ -17,10 +16,9 @@ class Summaries:
 
     def __init__(self, bindings: Bindings) -> None:
         self.bindings = bindings
-        self.effects = lru_cache(maxsize=None)(self._effects)
-        self.callers = lru_cache(maxsize=1)(self._callers)
 
-    def _effects(self, function: ir.Function) -> frozenset[str]:
+    @memoized
+    def effects(self, function: ir.Function) -> frozenset[str]:
         """Which of backward, step, zero happen in a function or in what it calls, recursion included."""
         found: set[str] = set()
         pending, seen = [function], {function}
@@ -43,7 +41,8 @@ class Summaries:
         callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) else None
         return self.effects(callee) if callee is not None else frozenset()
 
-    def _callers(self) -> dict[ir.Function, list[tuple[ir.Function, ir.Call]]]:
+    @memoized
+    def callers(self) -> dict[ir.Function, list[tuple[ir.Function, ir.Call]]]:
         """Who calls a function, and where, as far as the file shows."""
         found: dict[ir.Function, list[tuple[ir.Function, ir.Call]]] = {}
         for function in self.bindings.program.all_functions():

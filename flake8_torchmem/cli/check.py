@@ -90,7 +90,7 @@ def _check_file(path: str, name: str, settings: Settings) -> list[Located] | Fil
         source = decode(_read(path))
         findings = check_source(source, name, settings)
     except SourceError as error:
-        return unreadable(name, str(error).removeprefix(f"line {error.line}: "), error.line)
+        return unreadable(name, str(error), error.line)
     except OSError as error:
         return unreadable(name, f"cannot be read: {error.strerror}")
     lines = source.split("\n") if findings else []

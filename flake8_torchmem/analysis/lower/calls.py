@@ -41,7 +41,8 @@ def backward(call: ir.Call, scope: Scope) -> ir.Event | None:
         return None
     if call.args and not call.star:
         name = torchapi.last(path_of(receiver) or "")
-        gradient = any("grad" in n or "ones" in n for n in ir.names(call.args[0]))
+        first = call.args[0]
+        gradient = (isinstance(first, ir.Name) and "grad" in first.path) or (isinstance(first, ir.Call) and first.method.startswith("ones"))
         engine = torchapi.ENGINE_NAME.search(name) or torchapi.looks_like_optimizer(name) or torchapi.MODULE_NAME.match(name)
         if engine and not gradient:
             return ir.Backward(call.ctx, call.site, call, call.args[0], path_of(receiver))
