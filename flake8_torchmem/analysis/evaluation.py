@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 EVALUATION_DATA = re.compile(r"(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|loader|dataloader|set|dl|data)", re.I)
+TRAINS_BY_NAME = re.compile(r"train|fit|update|learn|optimi|step|loss|forward", re.I)
 TRAINING_DATA = re.compile(r"(?:^|_)train", re.I)
 
 
@@ -36,7 +38,36 @@ def evaluates(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
         return False
     if any(EVALUATION_DATA.search(word) for word in words):
         return True
-    return bool(torchapi.EVAL_NAME.search(function.name)) or mode_before(function, loop) or _called_in_eval_mode(facts, function)
+    if torchapi.EVAL_NAME.search(function.name) or mode_before(function, loop) or _called_in_eval_mode(facts, function):
+        return True
+    return any("loader" in word.lower() for word in words) and _cannot_train(facts, function)
+
+
+def _cannot_train(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether nothing that the function computes can be back-propagated: no result with graph leaves it, to callers or callees."""
+    if facts.summaries.effects(function) or TRAINS_BY_NAME.search(function.name) or function.name == "<module>":
+        return False
+    values = facts.values(function)
+    for event in function.events():
+        if isinstance(event, ir.Return) and values.at(event.value, event) not in PLAIN:
+            return False
+        if isinstance(event, ir.Invoke) and _hands_out(facts, function, event):
+            return False
+    return True
+
+
+def _hands_out(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
+    """Whether a callee that is no torch function gets a tensor with graph, an optimizer, or calls `.train()`."""
+    call, values = event.call, facts.values(function)
+    if call.method == "train":
+        return True
+    path = facts.evidence.resolve(call.path or "", function)
+    if path.startswith("torch.") or path in torchapi.NUMBER_FUNCTIONS or values.at(call.func, event) is Kind.MODULE:
+        return False
+    kept = call.receiver is not None and values.at(call.receiver, event) is Kind.GRAPH
+    given = [arg for arg in call.operands if values.at(arg, event) is Kind.GRAPH]
+    optimizers = [path for arg in call.operands for path in ir.names(arg) if torchapi.looks_like_optimizer(path)]
+    return bool(optimizers) or (bool(given) and not kept)
 
 
 def is_unit_test(function: ir.Function) -> bool:
@@ -50,7 +81,13 @@ def is_unit_test(function: ir.Function) -> bool:
 def _called_in_eval_mode(facts: FileFacts, function: ir.Function) -> bool:
     """Whether every caller in sight calls the function after `.eval()`."""
     callers = facts.summaries.callers().get(function, ())
-    return bool(callers) and all(_mode(caller, lambda event, call=call: getattr(event, "call", None) is call) for caller, call in callers)
+    return bool(callers) and all(
+        torchapi.EVAL_NAME.search(caller.name) or _mode(caller, partial(_is_call, call=call)) for caller, call in callers
+    )
+
+
+def _is_call(event: ir.Event, call: ir.Call) -> bool:
+    return isinstance(event, ir.Invoke) and event.call is call
 
 
 def mode_before(function: ir.Function, loop: ir.Loop) -> bool:
@@ -66,6 +103,8 @@ def _mode(function: ir.Function, stop: Callable[[ir.Event], bool]) -> bool:
             break
         if isinstance(event, ir.Invoke) and not event.call.args:
             mode = {"eval": True, "train": False}.get(event.call.method, mode)
+        elif isinstance(event, ir.Bind) and isinstance(event.value, ir.Call) and event.value.method == "eval" and event.value.receiver:
+            mode = True
         elif isinstance(event, ir.Invoke) and event.call.method == "train" and isinstance(event.call.args[0], ir.Const):
             mode = event.call.args[0].value is False
     return bool(mode)
@@ -104,7 +143,7 @@ def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> boo
     inner = [other for other in function.loops if other.parent is loop and other.kind != "comp"]
     if any(goes_over_data(facts, other, function) or facts.effect_in(other, function, "backward") for other in inner):
         return False
-    if any(torchapi.EPOCH_NAME.search(target) for target in loop.targets):
+    if any(torchapi.EPOCH_NAME.search(target) for target in loop.targets) and not goes_over_data(facts, loop, function):
         return False
     if facts.trains_each_turn(loop, function) and (loop.kind == "for" or facts.effect_in(loop, function, "step")):
         return True

@@ -47,9 +47,8 @@ class FileFacts:
         found = []
         for function in self.functions:
             if {"backward", "step"} & self.summaries.effects(function):
-                closed = self.per_batch_owner(function)
-                repeated = closed or self.per_batch(function)
-                observations = Explorer(function, self.bindings, self.summaries, repeated, closed).run()
+                closed = self.closed_owners(function)
+                observations = Explorer(function, self.bindings, self.summaries, self.per_batch(function), closed).run()
                 if observations is not None:
                     found.append(observations)
         return tuple(found)
@@ -60,23 +59,28 @@ class FileFacts:
         outside = bool(steps) and not any(event.ctx.loops for event in steps)
         return outside and function.owner is not None and function.name != "__init__" and function not in self.summaries.callers()
 
-    def per_batch_owner(self, function: ir.Function) -> bool:
-        """Whether a method trains once per call with an optimizer that its own class builds, and nothing else could clear.
+    def closed_owners(self, function: ir.Function) -> frozenset[str]:
+        """Optimizers of a method that trains once per call which nothing but the method itself could clear.
 
-        Then the loop lies elsewhere, and the next call finds what this one left.
+        Its own class builds them, and no clear in the file can mean them. Then the loop lies elsewhere, and the next call
+        finds what this one left.
         """
-        steps = [event.owner for event in function.events() if isinstance(event, ir.Step)]
-        if not self.per_batch(function) or not steps or not all(self._built_here(owner, function) for owner in steps):
-            return False
+        if not self.per_batch(function):
+            return frozenset()
+        steps = {event.owner for event in function.events() if isinstance(event, ir.Step)}
         zeros = [event.owner for other in self.functions for event in other.events() if isinstance(event, ir.Zero)]
-        return all(zero is not None and torchapi.looks_like_optimizer(zero) and zero not in steps for zero in zeros)
+        named = {zero for zero in zeros if zero is not None and torchapi.looks_like_optimizer(zero) and not zero.endswith("]")}
+        if len(named) < len(set(zeros)):
+            return frozenset()
+        cleared = {torchapi.last(zero) for zero in named}
+        return frozenset(owner for owner in steps if self._built_here(owner, function) and torchapi.last(owner) not in cleared)
 
     def _built_here(self, owner: str, function: ir.Function) -> bool:
         """Whether an optimizer is an attribute that the class builds, or one of Lightning's."""
         lightning = any(
             isinstance(bind.value, ir.Call) and bind.value.method == "optimizers" for bind in self.bindings.binds(owner, function)
         )
-        return bool(self.bindings.links.get(owner)) or lightning
+        return owner in self.bindings.links or lightning
 
     def is_window(self, cond: ir.Expr, function: ir.Function) -> bool:
         """Whether a condition is true once per accumulation window: by modulo, by name, through a local, by a counter that is reset."""

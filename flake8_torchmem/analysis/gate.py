@@ -126,7 +126,7 @@ def _matters(unit: Unit) -> bool:
         torchapi.EVAL_NAME.search(unit.name) or torchapi.BATCH_METHOD.match(unit.name) or EVAL_CALL.search(text)
     ):
         return True
-    return unit.name != "forward" and bool(DATA_LOOP.search(text) and GROWTH.search(text))
+    return unit.name != "forward" and bool(DATA_LOOP.search(text) and (GROWTH.search(text) or "loader" in text))
 
 
 def _called(unit: Unit) -> set[str]:

@@ -76,11 +76,11 @@ class Explorer:
         bindings: what names stand for.
         summaries: what callees do.
         repeated: the function is the body of a loop that lies elsewhere.
-        closed: nothing outside of the file can clear its gradients between two calls.
+        closed: owners that nothing outside of the function can clear between two calls.
     """
 
     def __init__(
-        self, function: ir.Function, bindings: Bindings, summaries: Summaries, repeated: bool = False, closed: bool = False
+        self, function: ir.Function, bindings: Bindings, summaries: Summaries, repeated: bool = False, closed: frozenset[str] = frozenset()
     ) -> None:
         self.function = function
         self.bindings = bindings
@@ -99,14 +99,15 @@ class Explorer:
         """All observations, None when there are too many paths."""
         frame = Frame(self.function, {}, "", (self.body,), ())
         try:
-            exits = self.enter(frame, {State()})
+            given = (self.body,) if self.losses & set(self.function.params) else ()
+            exits = self.enter(frame, {State(ready=given)})
             if self.repeated:
                 stale = set(self.seen.stale)
                 for state in exits:
                     self.settle(state.suspects, None)
                 again = {replace(typestate.next_turn(state, self.body), facts=frozenset(), suspects=frozenset()) for state in exits}
                 exits = self.enter(frame, again)
-                self.seen.stale = self.seen.stale if self.closed else stale
+                self.seen.stale = {seen for seen in self.seen.stale if seen in stale or seen[1] in self.closed}
         except (TooManyPaths, RecursionError):
             return None
         for state in exits:
@@ -260,7 +261,7 @@ class Explorer:
             event.place in self.losses
             and event.kind == "assign"
             and not frame.depth
-            and any(isinstance(node, ir.Call) for node in ir.walk(event.value))
+            and computed(event.value)
         ):
             state = replace(state, ready=frame.loops + event.ctx.loops, loss=event)
         if self.plan(frame).built(event):
@@ -318,7 +319,12 @@ def loss_names(function: ir.Function) -> set[str]:
     for event in function.events():
         if isinstance(event, ir.Bind) and event.place in found and isinstance(event.value, ir.Name):
             found.add(event.value.path)
-    return found
+    return {prefix for path in found for prefix in ir.prefixes(path)} - {"self"}
+
+
+def computed(expr: ir.Expr) -> bool:
+    """Whether a value is computed, or taken out of a result, here."""
+    return any(isinstance(node, (ir.Call, ir.Item)) or (isinstance(node, ir.Name) and node.path.endswith("]")) for node in ir.walk(expr))
 
 
 def enclosing(loop: ir.Loop) -> Iterator[ir.Loop]:

@@ -107,13 +107,11 @@ class Owners:
         name = self.owner(path, frame)
         if name not in known and frame.depth and name.startswith(frame.prefix):
             return known, False
-        if name in known or torchapi.looks_like_optimizer(name):
-            return (name,), True
-        if name.endswith("[*]"):
-            name = name.removesuffix("[*]")
-            members = tuple(owner for owner in known if owner.startswith((f"{name}.", f"{name}[")))
-            if members:
-                return members, True
+        group = name.removesuffix("[*]")
+        members = tuple(owner for owner in known if group != name and owner.startswith((f"{group}.", f"{group}[")))
+        if members or name in known or torchapi.looks_like_optimizer(name):
+            return (*members, *(() if name in members else (name,))), True
+        name = group
         linked = tuple(owner for owner in known if self._holds(owner, name))
         if linked or name == "self":
             return linked or known, True

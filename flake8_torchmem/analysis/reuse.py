@@ -137,6 +137,8 @@ def _is_old(facts: FileFacts, function: ir.Function, event: ir.Event, path: str,
             return False
     if any(prefix in rebound for prefix in ir.prefixes(path)):
         return False
+    if not facts.evidence.reaching(function).at[event].get(path) and path.rpartition(".")[0] not in ("", "self") and not path.endswith("]"):
+        return values.at(ir.Name(path), event) is Kind.GRAPH
     made = [bind for prefix in ir.prefixes(path) for bind in facts.evidence.reaching(function).at[event].get(prefix, ())]
     return any(bind.kind != "target" and bind.place != "self" and not _harmless(values.bound(bind), bind, facts) for bind in made)
 
@@ -153,13 +155,16 @@ def _escapes(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> 
     """Whether the loss, or what it was built from, is kept by an attribute or handed back to a caller."""
     if any(path.startswith("self.") and _assigned_elsewhere(function, path) for path in carriers(backward.value)):
         return True
-    values = facts.values(function)
-    return any(
-        isinstance(event, ir.Return)
-        and (values.at(event.value, event) not in PLAIN)
-        and any(path in facts.evidence.feeds_backward(function) for path in carriers(event.value))
-        for event in function.events()
-    )
+    values, at = facts.values(function), facts.evidence.reaching(function).at
+    own = set(carriers(backward.value))
+    graph = _graph(facts, function, backward)
+    for event in function.events():
+        for path in carriers(event.value) if isinstance(event, ir.Return) else ():
+            kind = values.at(ir.Name(path), event)
+            made = any(bind in graph for bind in at[event].get(path, ()))
+            if (made and kind is Kind.GRAPH) or (path in own and kind not in PLAIN):
+                return True
+    return False
 
 
 def _assigned_elsewhere(function: ir.Function, path: str) -> bool:

@@ -141,18 +141,18 @@ def _reads(expr: ir.Expr, place: str) -> bool:
 
 
 def is_checkpoint(function: ir.Function, load: ir.Bind) -> bool:
-    """Whether the name, the keys that are read, or a `load_state_dict` say that it is a checkpoint and no data set."""
+    """Whether the keys that are read, a `load_state_dict`, or a part that is named so say that it is a checkpoint and no data set."""
     place = load.place
-    if torchapi.CHECKPOINT_NAME.search(torchapi.last(place)):
-        return True
     for event in function.events():
         for expr in _expressions(event):
             for node in ir.walk(expr):
                 if isinstance(node, ir.Name) and node.path.startswith(f"{place}['"):
                     if node.path[len(place) + 2 :].partition("'")[0] in torchapi.CHECKPOINT_KEYS:
                         return True
-                if isinstance(node, ir.Call) and node.method == "load_state_dict" and any(_reads(arg, place) for arg in node.args):
-                    return True
+                if isinstance(node, ir.Call) and node.method == "load_state_dict":
+                    named = bool(torchapi.CHECKPOINT_NAME.search(torchapi.last(place)))
+                    if named or any(_reads(arg, place) for arg in node.args):
+                        return True
     return False
 
 
