@@ -104,7 +104,7 @@ class Slices:
 
 def _flat(body: object) -> list[cst.CSTNode]:
     """The statements of a suite, one by one."""
-    statements: Iterable[cst.CSTNode] = getattr(body, "body", body)  # type: ignore[assignment]
+    statements: Iterable[cst.CSTNode] = getattr(body, "body", body)  # type: ignore[arg-type]
     flat: list[cst.CSTNode] = []
     for statement in statements:
         flat.extend(statement.body if type(statement).__name__ == "SimpleStatementLine" else (statement,))  # type: ignore[attr-defined]

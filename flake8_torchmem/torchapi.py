@@ -52,9 +52,11 @@ ENGINE_GUARDED = frozenset(
 )
 CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
 CHECKPOINT_KEYS = frozenset(
-    {"state_dict", "model", "optimizer", "epoch", "model_state_dict", "optimizer_state_dict", "net", "scheduler", "ema", "scaler", "lr_scheduler",
-     "model_state", "optim", "state", "best_acc", "iteration", "step", "args", "network", "netG", "netD", "opt", "teacher", "student"}
-)  # fmt: skip
+    (
+        "state_dict model optimizer epoch model_state_dict optimizer_state_dict net scheduler ema scaler lr_scheduler model_state"
+        " optim state best_acc iteration step args network netG netD opt teacher student"
+    ).split()
+)
 
 NO_GRAD = frozenset({"no_grad", "inference_mode"})
 NO_GRAD_LIKE = re.compile(r"no_?grad|inference|eval_?mode|evaluating|eval_decorator|test_?mode|disable_grad|without_grad", re.I)
@@ -73,17 +75,22 @@ MAY_TAKE_LOSS = re.compile(r"(?:^|_)(?:update|learn|step|train)(?:$|_)", re.I)
 TAKES_LOSS = re.compile(r"backward|backprop|optimi[sz]e|loss_scaler|reinforce|finish_episode", re.I)
 
 NUMBER_METHODS = frozenset(
-    "item tolist numpy size dim numel nelement stride ndimension is_contiguous data_ptr get_device element_size index count keys format join split"
-    " strip startswith endswith isoformat total_seconds elapsed_time".split()
+    (
+        "item tolist numpy size dim numel nelement stride ndimension is_contiguous data_ptr get_device element_size index count"
+        " keys format join split strip startswith endswith isoformat total_seconds elapsed_time"
+    ).split()
 )
 DETACHING_METHODS = frozenset(
-    "detach detach_ argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf long int short byte bool nonzero bincount any all multinomial"
-    " new_zeros new_ones new_tensor new_full new_empty equal allclose logical_and logical_or logical_not bernoulli sign_ zero_ requires_grad_".split()
+    (
+        "detach detach_ argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf long int short byte bool nonzero bincount"
+        " any all multinomial new_zeros new_ones new_tensor new_full new_empty equal allclose logical_and logical_or logical_not"
+        " bernoulli sign_ zero_ requires_grad_"
+    ).split()
 )
 NUMBER_ATTRIBUTES = frozenset("shape ndim dtype device is_cuda requires_grad grad_fn is_leaf names layout itemsize avg".split())
 DETACHED_ATTRIBUTES = frozenset({"data", "grad"})
 NUMBER_FUNCTIONS = frozenset(
-    "float int len bool str repr round isinstance type format id hash hasattr range time callable ord input open print issubclass".split()
+    ("float int len bool str repr round isinstance type format id hash hasattr range time callable ord input open print issubclass").split()
 )
 NUMBER_NAMESPACES = (
     "numpy.",
@@ -101,24 +108,28 @@ NUMBER_NAMESPACES = (
     "logging.",
 )
 DETACHED_TORCH = frozenset(
-    "argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf zeros ones tensor rand randn randint full arange linspace empty zeros_like ones_like"
-    " rand_like randn_like full_like empty_like from_numpy as_tensor load LongTensor FloatTensor Tensor bincount multinomial equal allclose eye unique"
-    " randperm bernoulli nonzero logical_and logical_or histc device Size Generator manual_seed normal".split()
+    (
+        "argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf zeros ones tensor rand randn randint full arange linspace"
+        " empty zeros_like ones_like rand_like randn_like full_like empty_like from_numpy as_tensor load LongTensor FloatTensor"
+        " Tensor bincount multinomial equal allclose eye unique randperm bernoulli nonzero logical_and logical_or histc device"
+        " Size Generator manual_seed normal"
+    ).split()
 )
 # In one process these hand back what they were given.
 TENSOR_METHODS = frozenset(
-    "mean sum view reshape squeeze unsqueeze transpose permute to cuda cpu float half contiguous clone flatten expand repeat gather index_select pow"
-    " sqrt abs exp log softmax log_softmax chunk split t norm max min matmul mm bmm mul add sub div clamp masked_select masked_fill values items"
-    " expand_as view_as type_as narrow unbind select std var sigmoid tanh relu backward".split()
+    (
+        "mean sum view reshape squeeze unsqueeze transpose permute to cuda cpu float half contiguous clone flatten expand repeat"
+        " gather index_select pow sqrt abs exp log softmax log_softmax chunk split t norm max min matmul mm bmm mul add sub div"
+        " clamp masked_select masked_fill values items expand_as view_as type_as narrow unbind select std var sigmoid tanh relu"
+        " backward"
+    ).split()
 )
 GATHERS = frozenset({"gather", "gather_for_metrics"})
 LEARNER_NAME = re.compile(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
 DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
-PAIR_RESULT = frozenset({"max", "min", "topk", "sort", "kthvalue", "median", "mode", "cummax", "cummin"})
+PAIR_RESULT = frozenset(("max min topk sort kthvalue median mode cummax cummin").split())
 INDEX_FIELDS = frozenset({"indices"})
-MODULE_EVIDENCE = frozenset(
-    {"parameters", "named_parameters", "train", "eval", "zero_grad", "load_state_dict", "state_dict", "modules", "named_modules"}
-)
+MODULE_EVIDENCE = frozenset(("parameters named_parameters train eval zero_grad load_state_dict state_dict modules named_modules").split())
 MODULE_WRAPPERS = frozenset(
     {"DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FullyShardedDataParallel", "FSDP", "script"}
 )
@@ -128,12 +139,8 @@ MODULE_FACTORY = re.compile(
 MODULE_BASE = re.compile(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
 LIGHTNING_BASE = re.compile(r"LightningModule|pl\.LightningModule")
 OPTIMIZER_FACTORY = re.compile(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
-MODULE_TRANSPARENT = frozenset(
-    {"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "train", "eval", "requires_grad_", "module", "share_memory"}
-)
-SAME_ELEMENTS = frozenset(
-    {"enumerate", "tqdm", "zip", "reversed", "sorted", "list", "tuple", "iter", "trange", "track", "islice", "chain", "cycle", "next"}
-)
+MODULE_TRANSPARENT = frozenset(("to cuda cpu half float double bfloat16 train eval requires_grad_ module share_memory").split())
+SAME_ELEMENTS = frozenset(("enumerate tqdm zip reversed sorted list tuple iter trange track islice chain cycle next").split())
 GROWING_METHODS = {"append": "append", "extend": "extend", "appendleft": "append", "insert": "append", "add": "add"}
 CLEARING_METHODS = frozenset({"clear"})
 

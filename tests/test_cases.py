@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from flake8_torchmem.analysis import engine, gate
+from flake8_torchmem.analysis import gate
 from flake8_torchmem.analysis.engine import check_text
 from flake8_torchmem.rules import rule_modules
 from tests.cases import Case, expected, load
@@ -31,7 +31,7 @@ def test_gates_lose_no_finding(table: str, monkeypatch: pytest.MonkeyPatch) -> N
     """What is found in whole files is found in the slices that the gates let through."""
     sources = [case.source for case in CASES if case.table == table]
     through = [found(source) for source in sources]
-    monkeypatch.setattr(engine.gate, "select", everything)
+    monkeypatch.setattr(gate, "select", everything)
     assert through == [found(source) for source in sources]
 
 

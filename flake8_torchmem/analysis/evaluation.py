@@ -132,9 +132,10 @@ def proves_no_grad(facts: FileFacts, function: ir.Function) -> bool:
     values = facts.values(function)
     for event in facts.calls(function):
         receiver = event.call.receiver
-        if event.call.method == "numpy" and receiver is not None and event.call.ctx.grad is ir.Grad.ON:
-            if values.kind(receiver, values.reaching.at.get(event, {}), event.call.ctx) is Kind.GRAPH:
-                return True
+        if event.call.method != "numpy" or receiver is None or event.call.ctx.grad is not ir.Grad.ON:
+            continue
+        if values.kind(receiver, values.reaching.at.get(event, {}), event.call.ctx) is Kind.GRAPH:
+            return True
     return False
 
 
@@ -153,7 +154,12 @@ def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> boo
 
 def predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a method predicts one batch per call, with a model that its class keeps in eval mode, and returns no graph."""
-    if function.owner is None or forward.ctx.loops or not torchapi.EVAL_NAME.search(function.name) or not facts.bindings.complete(function.owner):
+    if (
+        function.owner is None
+        or forward.ctx.loops
+        or not torchapi.EVAL_NAME.search(function.name)
+        or not facts.bindings.complete(function.owner)
+    ):
         return False
     path = forward.call.path or ""
     always = any(

@@ -75,7 +75,7 @@ class Evidence:
 
     def _find_frozen(self) -> Iterator[str]:
         """Modules whose parameters were told not to require gradients."""
-        for function, call in self._calls:
+        for _, call in self._calls:
             if _freezes(call):
                 base = [node for node in _receivers(call) if isinstance(node, ir.Name)]
                 yield from (path.path.removesuffix(".parameters") for path in base)
@@ -107,9 +107,10 @@ class Evidence:
             if any(isinstance(node, ir.Call) and self._builds_module(node) for node in _spine(bind.value)):
                 return True
         last = torchapi.last(path)
-        if torchapi.NOT_MODULE_NAME.match(last):
+        partial = any(isinstance(bind.value, ir.Call) and bind.value.method == "partial" for bind in self.bindings.binds(path, function))
+        if partial or torchapi.NOT_MODULE_NAME.match(last):
             return False
-        local = path == last or path == f"self.{last}"
+        local = path in (last, f"self.{last}")
         return bool(torchapi.MODULE_NAME.match(last)) and (local or path.count(".") <= 2) and last not in self.bindings.program.imports
 
     def _builds_module(self, call: ir.Call) -> bool:

@@ -12,7 +12,7 @@ S = TypeVar("S", bound=Hashable)
 J = TypeVar("J")
 
 
-class TooManyPaths(Exception):
+class TooManyPathsError(Exception):
     """The state space is larger than the budget: nothing is known."""
 
 
@@ -20,7 +20,7 @@ class Budget:
     """Counts visited states over nested explorations.
 
     Args:
-        limit: visits before `TooManyPaths` is raised.
+        limit: visits before `TooManyPathsError` is raised.
     """
 
     def __init__(self, limit: int) -> None:
@@ -30,7 +30,7 @@ class Budget:
         """Count one visit."""
         self.left -= 1
         if self.left < 0:
-            raise TooManyPaths
+            raise TooManyPathsError
 
 
 def explore(
@@ -50,7 +50,7 @@ def explore(
         budget: limit on visits.
 
     Raises:
-        TooManyPaths: the budget is spent.
+        TooManyPathsError: the budget is spent.
     """
     work = deque((entry, state) for state in states)
     seen = set(work)

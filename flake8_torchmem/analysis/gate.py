@@ -21,7 +21,9 @@ MAX_DEPTH = 120
 # `a + a + ...` nests to the left only, which costs less.
 CHAIN = 1_000
 
-CORE = re.compile(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b|(?<!json\.)(?<!yaml\.)(?<!pickle\.)(?<!np\.)(?<!joblib\.)\bload\b\s*\(")
+CORE = re.compile(
+    r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b|(?<!json\.)(?<!yaml\.)(?<!pickle\.)(?<!np\.)(?<!joblib\.)\bload\b\s*\("
+)
 CORE_WORDS = ("backward", "empty_cache", "load")
 GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
 TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b")

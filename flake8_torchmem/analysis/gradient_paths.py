@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis import gradients as typestate
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.callees import Touch
 from flake8_torchmem.analysis.evidence import direct
-from flake8_torchmem.analysis.flow import Budget, TooManyPaths, explore
+from flake8_torchmem.analysis.flow import Budget, TooManyPathsError, explore
 from flake8_torchmem.analysis.gradients import OTHERS, State, Suspect
 from flake8_torchmem.analysis.owners import Frame, Owners
 from flake8_torchmem.analysis.plan import Plan
@@ -108,7 +109,7 @@ class Explorer:
                 again = {replace(typestate.next_turn(state, self.body), facts=frozenset(), suspects=frozenset()) for state in exits}
                 exits = self.enter(frame, again)
                 self.seen.stale = {seen for seen in self.seen.stale if seen in stale or seen[1] in self.closed}
-        except (TooManyPaths, RecursionError):
+        except (TooManyPathsError, RecursionError):
             return None
         for state in exits:
             self.settle(state.suspects, None)
@@ -130,7 +131,7 @@ class Explorer:
             return ()
         states = {state}
         for event in self.plan(frame).events.get(block.index, ()):
-            handler = HANDLERS[type(event)]
+            handler: Handler = HANDLERS[type(event)]
             states = {after for before in states for after in handler(self, event, before, frame)}
         return states
 
@@ -257,12 +258,7 @@ class Explorer:
     def bind(self, event: ir.Bind, state: State, frame: Frame) -> Iterator[State]:
         stale = self.plan(frame).overwrites.get(event, frozenset())
         facts = frozenset(fact for fact in state.facts if fact[0] not in stale)
-        if (
-            event.place in self.losses
-            and event.kind == "assign"
-            and not frame.depth
-            and computed(event.value)
-        ):
+        if event.place in self.losses and event.kind == "assign" and not frame.depth and computed(event.value):
             state = replace(state, ready=frame.loops + event.ctx.loops, loss=event)
         if self.plan(frame).built(event):
             state = typestate.forget(state, self.owners.owner(event.place, frame))
@@ -335,6 +331,7 @@ def enclosing(loop: ir.Loop) -> Iterator[ir.Loop]:
         current = current.parent
 
 
-HANDLERS = {
+Handler = Callable[[Explorer, Any, State, Frame], Iterator[State]]
+HANDLERS: dict[type[ir.Event], Handler] = {
     ir.Backward: Explorer.backward, ir.Step: Explorer.step, ir.Zero: Explorer.zero, ir.Invoke: Explorer.invoke, ir.Bind: Explorer.bind,
 }  # fmt: skip

@@ -249,10 +249,7 @@ class Return(Event):
 
 @dataclass(eq=False, slots=True)
 class Edge:
-    """Control flows to `target`, if `cond` (when there is one) is `arm`; `turn` when a loop starts its next turn.
-
-    `loops` are the loops around the branch.
-    """
+    """Control flows to `target` if `cond`, where given, is `arm`. `turn`: a loop starts over. `loops`: around the branch."""
 
     target: Block
     cond: Expr | None = None
@@ -301,7 +298,7 @@ class Function:
 
 @dataclass(eq=False, slots=True)
 class Class:
-    """A class of the file: base names as written, methods, and what its attributes were assigned."""
+    """A class of the file: full names of its bases, and its methods."""
 
     name: str
     bases: tuple[str, ...]

@@ -94,22 +94,13 @@ class Lifetimes:
             shared = {(id(cond), arm) for cond, arm in store.ctx.conds_inside(loop)}
             if any((id(cond), arm) not in shared for cond, arm in event.ctx.conds_inside(loop)):
                 return False
-        if isinstance(event, ir.Clear):
-            return event.place in ir.prefixes(place)
-        if not isinstance(event, ir.Bind) or event.place not in ir.prefixes(place):
-            return False
-        return event.kind != "augment" and event.place not in ir.names(event.value)
+        return _empties(event, place)
 
     def _outlives_call(self, place: str) -> bool:
         """Whether an attribute grows with every call: nothing in the function empties it."""
         if not place.startswith("self.") or not self.per_batch():
             return False
-        body = ir.Loop("body", None, (), None, None)
-        return not any(
-            self._resets(_inside(event, body), place, body)
-            for event in self.function.events()
-            if isinstance(event, (ir.Bind, ir.Clear)) and event.place in ir.prefixes(place)
-        )
+        return not any(_empties(event, place) for event in self.function.events())
 
     def per_batch(self) -> bool:
         """Whether the function is the body of a loop that lies elsewhere: by name, or it back-propagates outside of any loop."""
@@ -136,20 +127,19 @@ class Lifetimes:
         )
 
     def _is_bounded(self, place: str) -> bool:
-        """Whether a container drops old items: `deque(maxlen=...)`, or its head is popped or deleted in the function."""
+        """Whether a container drops old items: `deque(maxlen=...)`, or its head is popped or deleted in a loop."""
         for bind in self.bindings.binds(place, self.function):
-            if isinstance(bind.value, ir.Call) and bind.value.method == "deque" and len(bind.value.operands) > 1:
+            value = bind.value
+            if isinstance(value, ir.Call) and ("maxlen" in value.kwargs or (value.method == "deque" and len(value.operands) > 1)):
                 return True
-            if isinstance(bind.value, ir.Call) and bind.value.method not in GROWING_CONTAINERS and "maxlen" in bind.value.kwargs:
-                return True
-        calls = (event.call for event in self.function.events() if isinstance(event, ir.Invoke))
-        if any(call.method in ("pop", "popleft") and isinstance(call.receiver, ir.Name) and call.receiver.path == place for call in calls):
-            return True
-        return any(
-            isinstance(event, ir.Bind) and event.place.startswith((f"{place}[", place)) and event.kind in ("delete", "assign") and event.ctx.loops
-            and event.place != place
-            for event in self.function.events()
-        )  # fmt: skip
+        return any(self._drops(event, place) for event in self.function.events())
+
+    def _drops(self, event: ir.Event, place: str) -> bool:
+        if isinstance(event, ir.Invoke):
+            receiver = event.call.receiver
+            return event.call.method in ("pop", "popleft") and isinstance(receiver, ir.Name) and receiver.path == place
+        inner = isinstance(event, ir.Bind) and event.place.startswith(f"{place}[") and bool(event.ctx.loops)
+        return inner and isinstance(event, ir.Bind) and event.kind in ("delete", "assign")
 
     def _item_sum(self, event: ir.Store) -> ir.Expr | None:
         """What `d[k] = d[k] + v` and `d[k] = d.get(k, 0) + v` add."""
@@ -182,13 +172,13 @@ class Lifetimes:
         )
 
 
-def _inside(event: ir.Event, loop: ir.Loop) -> ir.Event:
-    """The event as if the whole function stood in a loop."""
-    loops = ir.Context((loop, *event.ctx.loops), event.ctx.grad)
+def _empties(event: ir.Event, place: str) -> bool:
+    """Whether an event gives a place a new value that is not made from the old one."""
     if isinstance(event, ir.Clear):
-        return ir.Clear(loops, event.site, event.place)
-    assert isinstance(event, ir.Bind)
-    return ir.Bind(loops, event.site, event.place, event.value, event.kind, event.delta)
+        return event.place in ir.prefixes(place)
+    if not isinstance(event, ir.Bind) or event.place not in ir.prefixes(place):
+        return False
+    return event.kind != "augment" and event.place not in ir.names(event.value)
 
 
 def added(place: str, value: ir.Expr) -> ir.Expr | None:

@@ -20,9 +20,10 @@ class Reaching:
     def __init__(self, function: ir.Function) -> None:
         self.function = function
         self.at: dict[ir.Event, Env] = {}
-        self.entry = solve(function.blocks[0], {}, self._after, _join)
+        nothing: Env = {}
+        self.entry = solve(function.blocks[0], nothing, self._after, _join)
         for block in function.blocks:
-            env = self.entry.get(block.index, {})
+            env: Env = self.entry.get(block.index, nothing)
             for event in block.events:
                 self.at[event] = env
                 env = _bound(env, event)

@@ -169,7 +169,7 @@ class Values:
         if full in ("sum", "max", "min", "abs", "list", "tuple", "dict", "reversed", "sorted", "zip", "enumerate", "next", "iter", "set"):
             return combine(operands)
         if call.receiver is not None:
-            found = self._method(call, name, env)
+            found = self._method(call, call.receiver, name, env)
             if found is not None:
                 return found
         if self.kind(call.func, env, call.ctx) is Kind.MODULE:
@@ -184,10 +184,8 @@ class Values:
             return Kind.DETACHED
         return recorded(combine(operands), call.ctx.grad) if operands else Kind.UNKNOWN
 
-    def _method(self, call: ir.Call, name: str, env: Env) -> Kind | None:
+    def _method(self, call: ir.Call, receiver: ir.Expr, name: str, env: Env) -> Kind | None:
         """A method of a value; None when it has to be judged as a call of a module."""
-        receiver = call.receiver
-        assert receiver is not None
         if name in torchapi.NUMBER_METHODS:
             return Kind.NUMBER
         base = self.kind(receiver, env, call.ctx)

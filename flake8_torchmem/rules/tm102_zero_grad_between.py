@@ -85,7 +85,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
         if verdict.cause is not None:
             yield Report(
                 verdict.cause.site,
-                f"gradients are cleared after the backward and before the step on line {{0}}: `{owner}` steps with nothing and does not learn",
+                "gradients are cleared after the backward and before the step on line {0}:"
+                f" `{owner}` steps with nothing and does not learn",
                 "clear before the backward, or after the step",
                 mentions=(step.site,),
             )

@@ -98,8 +98,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for found in retained(facts):
         if found.growth.kind != "sum":
             yield _report(found.growth.event.site, found.growth.place, found.freed)
-    for comprehension, function in comprehensions(facts):
-        yield _report(comprehension.site, "the list", freed=False)
+    for comprehension, event in comprehensions(facts):
+        yield _report(comprehension.site or event.site, "the list", freed=False)
 
 
 def _report(site: ir.Site, place: str, freed: bool) -> Report:

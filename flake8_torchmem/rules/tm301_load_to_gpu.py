@@ -72,9 +72,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.evaluation import forwards
+from flake8_torchmem.analysis.checkpoints import alive_at_work, is_checkpoint, load_without_location
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -100,76 +99,11 @@ def check(facts: FileFacts) -> Iterator[Report]:
         for event in function.events():
             if not isinstance(event, ir.Bind) or "[" in event.place:
                 continue
-            call = _load(facts, function, event.value)
-            if call is not None and is_checkpoint(function, event) and _alive_while_training(facts, function, event):
+            call = load_without_location(facts, function, event.value)
+            if call is not None and is_checkpoint(function, event) and alive_at_work(facts, function, event):
                 yield Report(
                     call.site,
-                    f"`torch.load` puts the checkpoint on the device it was saved from, and `{event.place}` holds it there while the program goes on",
+                    "`torch.load` puts the checkpoint on the device it was saved from,"
+                    f" and `{event.place}` holds it there while the program goes on",
                     'load with `map_location="cpu"`, or `del` it once it is loaded',
                 )
-
-
-def _load(facts: FileFacts, function: ir.Function, value: ir.Expr) -> ir.Call | None:
-    """The `torch.load` without map_location whose result, or a part of it, is bound."""
-    while isinstance(value, (ir.Item, ir.Attr)):
-        value = value.base
-    if not isinstance(value, ir.Call) or value.star or "map_location" in value.kwargs or len(value.args) != 1:
-        return None
-    return value if facts.evidence.resolve(value.path or "", function) == "torch.load" else None
-
-
-def _alive_while_training(facts: FileFacts, function: ir.Function, load: ir.Bind) -> bool:
-    """Whether the name still holds it, or what was made from it, where the function or its class trains or evaluates."""
-    if load.place.startswith("self.") and function.owner:
-        methods = [method for method in function.owner.methods.values() if method is not function]
-        dropped = any(
-            bind.kind == "delete" or isinstance(bind.value, ir.Const)
-            for bind in facts.bindings.binds(load.place, function)
-            if bind is not load
-        )
-        return not dropped and any("backward" in facts.summaries.effects(method) for method in methods)
-    at = facts.evidence.reaching(function).at
-    holding = {load}
-    for event in function.events():
-        if isinstance(event, ir.Bind) and event.place == load.place and _reads(event.value, load.place):
-            holding.add(event)
-    return any(holding & at.get(event, {}).get(load.place, frozenset()) for event in works(facts, function))
-
-
-def _reads(expr: ir.Expr, place: str) -> bool:
-    return any(place in ir.prefixes(path) for path in ir.names(expr))
-
-
-def is_checkpoint(function: ir.Function, load: ir.Bind) -> bool:
-    """Whether the keys that are read, a `load_state_dict`, or a part that is named so say that it is a checkpoint and no data set."""
-    place = load.place
-    for event in function.events():
-        for expr in _expressions(event):
-            for node in ir.walk(expr):
-                if isinstance(node, ir.Name) and node.path.startswith(f"{place}['"):
-                    if node.path[len(place) + 2 :].partition("'")[0] in torchapi.CHECKPOINT_KEYS:
-                        return True
-                if isinstance(node, ir.Call) and node.method == "load_state_dict":
-                    named = bool(torchapi.CHECKPOINT_NAME.search(torchapi.last(place)))
-                    if named or any(_reads(arg, place) for arg in node.args):
-                        return True
-    return False
-
-
-def _expressions(event: ir.Event) -> Iterator[ir.Expr]:
-    if isinstance(event, (ir.Bind, ir.Store, ir.Return)):
-        yield event.value
-    elif isinstance(event, ir.Invoke):
-        yield event.call
-
-
-def works(facts: FileFacts, function: ir.Function) -> Iterator[ir.Event]:
-    """Events that train or run a model over data, here or in what is called by a name that says so."""
-    running = {event for event in forwards(facts, function, guarded=True) if event.ctx.loops}
-    for event in function.events():
-        if (
-            isinstance(event, ir.Backward)
-            or event in running
-            or (isinstance(event, ir.Invoke) and event.call.operands and torchapi.WORK_NAME.search(event.call.method))
-        ):
-            yield event

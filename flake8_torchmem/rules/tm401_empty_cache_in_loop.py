@@ -117,6 +117,6 @@ def _every_batch(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> b
 def _is_device_check(cond: ir.Expr) -> bool:
     """`if torch.cuda.is_available():` is no guard."""
     calls = [node for node in ir.walk(cond) if isinstance(node, ir.Call)]
-    paths = [path for path in ir.names(cond) if path.endswith("is_available") or "cuda" in path.lower() or path.endswith("device.type")]
+    paths = [path for path in ir.names(cond) if path.endswith(("is_available", "device.type")) or "cuda" in path.lower()]
     ordered = any(isinstance(node, ir.Op) and node.op not in ("==", "!=", "and") for node in ir.walk(cond))
     return bool(paths) and not ordered and all(call.method == "is_available" for call in calls)

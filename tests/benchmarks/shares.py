@@ -19,13 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from flake8_torchmem.analysis import engine, gate
 from flake8_torchmem.catalogue import rule_codes
+from flake8_torchmem.rules.internal import INTERNAL_ERROR
 from flake8_torchmem.source import SourceError, decode, parse
 from tests.benchmarks.corpora import WITHOUT, Corpus, corpora, flake8, parser, table
 
 T = TypeVar("T")
 IMPORTS = ("libcst", "flake8_torchmem.analysis.lower", "flake8_torchmem.analysis.facts", "flake8_torchmem.rules")
 AST, TEXT_GATE, AST_GATE, PARSE, LOWER, FLOW = "ast.parse", "text gate", "ast gate", "libcst parse of slices", "lowering", "flow and rules"
-CODES = rule_codes() | {engine.INTERNAL_ERROR}
+CODES = rule_codes() | {INTERNAL_ERROR.code}
 STAGES = (TEXT_GATE, AST_GATE, PARSE, LOWER, FLOW)
 clock = time.process_time
 
@@ -58,7 +59,7 @@ class Tally:
         found = engine.check_text(text, "file.py", CODES, tree)
         self.seconds[FLOW] += clock() - begin - (sum(self.seconds[stage] for stage in STAGES) - before)
         self.counts["findings"] += len(found)
-        self.counts["failures"] += sum(finding.code == engine.INTERNAL_ERROR for finding in found)
+        self.counts["failures"] += sum(finding.code == INTERNAL_ERROR.code for finding in found)
 
     def passed_text(self, _text: str, passed: bool) -> None:
         self.counts[TEXT_GATE] += passed

@@ -69,7 +69,9 @@ class Lowering:
             parent,
             ir.Site(node, node),
         )
-        function.assigned.update(param.name.value for param in (node.params.star_arg, node.params.star_kwarg) if isinstance(param, cst.Param))
+        function.assigned.update(
+            param.name.value for param in (node.params.star_arg, node.params.star_kwarg) if isinstance(param, cst.Param)
+        )
         function.grad = guards.of_function(function, self.program.imports, outer.ctx.grad)
         scope = Scope(function, self.program.imports, function.grad)
         Statements(scope, self.define).suite(node.body)

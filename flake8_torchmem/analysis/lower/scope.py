@@ -117,7 +117,7 @@ class Scope:
 def gradient_assignment(event: ir.Bind) -> Iterator[ir.Event]:
     """Assignments that are gradient events: `p.grad = None` clears, `p.data -= lr * p.grad` steps."""
     place = event.place
-    if place.endswith(".grad") or place.endswith(".grad.data"):
+    if place.endswith((".grad", ".grad.data")):
         scaled = event.kind == "augment" and not (isinstance(event.delta, ir.Const) and event.delta.value == 0)
         cleared = event.kind in ("augment", "delete") or (isinstance(event.value, ir.Const) and event.value.value is None)
         if not scaled:
