@@ -71,6 +71,7 @@ HARMLESS_TO_GRADIENTS = re.compile(
 MAY_TOUCH_GRADIENTS = re.compile(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
 
 WORK_NAME = re.compile(r"(?:^|_)(?:train|fit|eval|evaluate|valid|validate|test|run|main_worker|learn|train_loop)(?:$|_)", re.I)
+REPORTS = re.compile(r"plot|vis|log|meter|stat|lr|ema|avg|average|progress|metric|print|bar|hist|board", re.I)
 MAY_TAKE_LOSS = re.compile(r"(?:^|_)(?:update|learn|step|train)(?:$|_)", re.I)
 TAKES_LOSS = re.compile(r"backward|backprop|optimi[sz]e|loss_scaler|reinforce|finish_episode", re.I)
 
@@ -175,4 +176,6 @@ def takes_loss(method: str, receiver: str | None) -> bool:
     """Whether a call by this name back-propagates what it is given; `update` and `step` only of something that learns."""
     if TAKES_LOSS.search(method):
         return True
-    return bool(MAY_TAKE_LOSS.search(method)) and (receiver is None or bool(LEARNER_NAME.search(last(receiver))))
+    if not MAY_TAKE_LOSS.search(method) or REPORTS.search(method):
+        return False
+    return receiver is None or bool(LEARNER_NAME.search(last(receiver)))

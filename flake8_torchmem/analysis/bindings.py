@@ -172,7 +172,7 @@ class Bindings:
 
     def is_optimizer(self, path: str, function: ir.Function) -> bool:
         """Whether what is stepped is an optimizer: by name, by how it was built, or because it is also cleared."""
-        if path == "<by hand>" or torchapi.looks_like_optimizer(path):
+        if path == ir.BY_HAND or torchapi.looks_like_optimizer(path):
             return True
         path = self.canonical(path, function)
         if torchapi.looks_like_optimizer(path):

@@ -95,7 +95,7 @@ class FileFacts:
                 return True
         return False
 
-    def order_defects(self, code: str) -> Iterator[tuple[ir.Step, str, Verdict]]:
+    def order_defects(self, code: str) -> Iterator[tuple[ir.Step, Verdict]]:
         """Steps whose turn is in the wrong order, by the code of the defect."""
         for observations in self.gradients:
             yield from observations.defects(code)

@@ -50,12 +50,12 @@ class Observations:
     claims: dict[ir.Backward, set[str]] = field(default_factory=dict)
     stable: set[str] = field(default_factory=set)
 
-    def defects(self, code: str) -> Iterator[tuple[ir.Step, str, Verdict]]:
+    def defects(self, code: str) -> Iterator[tuple[ir.Step, Verdict]]:
         """Steps that are wrong in this way on every path, or on every path under one unchanging condition."""
         for (step, owner), verdicts in self.steps.items():
             wrong = [verdict for verdict in verdicts if verdict.code == code and self._fed(verdict, owner)]
             if wrong and (len(wrong) == len(verdicts) or self._wrong_arm(wrong, verdicts)):
-                yield step, owner, wrong[0]
+                yield step, wrong[0]
 
     def _wrong_arm(self, wrong: list[Verdict], verdicts: set[Verdict]) -> bool:
         # A backward under a switch of the user's own is an option; an arm that computes its own loss is not.
@@ -106,7 +106,9 @@ class Explorer:
                 stale = set(self.seen.stale)
                 for state in exits:
                     self.settle(state.suspects, None)
-                again = {replace(typestate.next_turn(state, self.body), facts=frozenset(), suspects=frozenset()) for state in exits}
+                again = {
+                    replace(typestate.next_turn(state, self.body), facts=frozenset(), suspects=frozenset(), ready=given) for state in exits
+                }
                 exits = self.enter(frame, again)
                 self.seen.stale = {seen for seen in self.seen.stale if seen in stale or seen[1] in self.closed}
         except (TooManyPathsError, RecursionError):
@@ -218,8 +220,8 @@ class Explorer:
 
     def zero(self, event: ir.Zero, state: State, frame: Frame) -> Iterator[State]:
         callee = self.bindings.callee(event.call, frame.function) if event.call else None
-        if callee is not None and "zero" in self.summaries.effects(callee):
-            yield from self.call(event.call, callee, state, frame)  # type: ignore[arg-type]
+        if callee is not None:
+            yield from self.call(event.call, callee, state, frame) if self.summaries.effects(callee) else (state,)  # type: ignore[arg-type]
             return
         owners, certain = self.owners.of_zero(event.owner, frame, state.known())
         for owner in owners:
@@ -284,7 +286,7 @@ class Explorer:
         if self.trusted(edge, test, state, frame):
             for owner in state.known():
                 state = typestate.trust(state, owner)
-        facts = frozenset(test.implied(edge.arm))
+        facts = frozenset(fact for fact in test.implied(edge.arm) if fact[0] in self.plan(frame).remembered)
         if edge.cond is not None and not conditions.changes(edge.cond, edge.loops or frame.loops):
             self.seen.stable.update(text for text, _ in facts)
         return replace(state, facts=state.facts | facts)

@@ -75,9 +75,10 @@ class State:
     suspects: frozenset[Suspect] = frozenset()
 
     def of(self, owner: str) -> Gradients:
-        """The gradients of one owner."""
+        """The gradients of one owner; of its group, if that has been met, and the owner itself has not."""
         found = dict(self.owners)
-        return found.get(owner, found[OTHERS])
+        group = f"{owner.rpartition('.')[0]}[*]"
+        return found.get(owner) or found.get(group) or found[OTHERS]
 
     def known(self) -> tuple[str, ...]:
         """All owners, `OTHERS` included."""

@@ -12,6 +12,7 @@ from enum import Enum
 
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "is", "is not", "in", "not in", "not"})
 BOOLEAN = frozenset({"and", "or"})
+BY_HAND = "<by hand>"  # the owner of a step that is written out: `p.data -= lr * p.grad`
 
 
 class Grad(Enum):

@@ -41,6 +41,11 @@ class Frame:
         return len(self.stack)
 
 
+def spoken(step: ir.Step) -> str:
+    """The owner of a step as its code calls it."""
+    return "the parameters" if step.owner == ir.BY_HAND else f"`{step.owner}`"
+
+
 class Owners:
     """Names owners in one exploration.
 

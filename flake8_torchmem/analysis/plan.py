@@ -5,6 +5,7 @@ Most branches of training code log, print or save. Facts about those would only 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from flake8_torchmem.analysis import conditions, ir
@@ -29,6 +30,7 @@ class Plan:
         names: access paths by condition text.
         overwrites: condition texts that a binding makes stale.
         events: by block, in order.
+        remembered: texts of conditions that are worth a fact: they come again, in this turn or unchanged in the next.
         siblings: the other arm of an edge.
     """
 
@@ -46,6 +48,9 @@ class Plan:
         parts = [part for test in self.tests.values() for part in _all_parts(test)]
         self.names = {part.text: part.names for part in parts}
         self.volatile = frozenset(part.text for part in parts if part.volatile)
+        counts = Counter(part.text for edge, test in self.tests.items() if edge.arm for part in _all_parts(test))
+        stable = {part.text for edge, test in self.tests.items() if not self._changes(edge) for part in _all_parts(test)}
+        self.remembered = frozenset(text for text in self.names if text in stable or counts[text] > 1)
         binds = (event for event in function.events() if isinstance(event, ir.Bind))
         self.overwrites = {event: stale for event in binds if (stale := self._stale(event))}
         self.events = {block.index: found for block in function.blocks if (found := tuple(self._kept(block, losses)))}
@@ -81,6 +86,9 @@ class Plan:
                     self.siblings[edge] = others[0]
                 if id(edge.cond) in self._deciding:
                     self.tests[edge] = conditions.compile_test(edge.cond, self._rename)
+
+    def _changes(self, edge: ir.Edge) -> bool:
+        return edge.cond is not None and conditions.changes(edge.cond, edge.loops or self.frame.loops)
 
     def _rename(self, path: str) -> str:
         return self.owners.canonical(path, self.frame)

@@ -62,6 +62,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -84,11 +86,19 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Backwards that were seen, on some path, to add to gradients which a step of the same owner had used."""
     for seen in facts.gradients:
-        for backward, owner, step in seen.stale:
+        for backward, _, step in seen.stale:
             yield Report(
                 backward.site,
-                f"`{owner}`'s gradients were used by the step on line {{0}} and not cleared since: this backward adds to them,"
+                f"the gradients of {spoken(step)} were used by the step on line {{0}} and not cleared since: this backward adds to them,"
                 " so every step uses the sum of all batches so far",
-                f"call `{owner}.zero_grad()` before the first backward of each turn",
+                _help(facts, seen.function, step),
                 mentions=(step.site,),
             )
+
+
+def _help(facts: FileFacts, function: ir.Function, step: ir.Step) -> str:
+    """Where the clear belongs: in an accumulation window only after the step."""
+    call = "set every `.grad` to None" if step.owner == ir.BY_HAND else f"call `{step.owner}.zero_grad()`"
+    if any(facts.is_window(cond, function) for cond, _, _ in step.ctx.conds):
+        return f"{call} right after the step, under the same condition"
+    return f"{call} before the first backward of each turn"

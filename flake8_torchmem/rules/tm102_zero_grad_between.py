@@ -60,6 +60,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -81,12 +82,12 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Clears that stand, on every path to a step, between its backward and the step."""
-    for step, owner, verdict in facts.order_defects("TM102"):
+    for step, verdict in facts.order_defects("TM102"):
         if verdict.cause is not None:
             yield Report(
                 verdict.cause.site,
                 "gradients are cleared after the backward and before the step on line {0}:"
-                f" `{owner}` steps with nothing and does not learn",
+                f" {spoken(step)} steps with nothing and does not learn",
                 "clear before the backward, or after the step",
                 mentions=(step.site,),
             )

@@ -64,6 +64,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -94,8 +95,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
             if waiting is not None and not _reads_gradients(seen.function):
                 yield Report(
                     zero.site,
-                    f"`{owner}`'s gradients are cleared with every micro-batch, but it steps (line {{0}}) only once per window:"
-                    " all micro-batches but the last are lost",
+                    f"the gradients of {spoken(waiting)} are cleared with every micro-batch, but the step (line {{0}}) runs only once per"
+                    " window: all micro-batches but the last are lost",
                     "clear only after the step, under the same condition",
                     mentions=(waiting.site,),
                 )

@@ -103,7 +103,7 @@ def inplace(call: ir.Call, scope: Scope) -> ir.Event | None:
         owner = place.partition(".grad")[0] if ".grad" in place else None
         return ir.Zero(call.ctx, call.site, owner, call) if call.method in ("zero_", "fill_", "detach_") else None
     if any(".grad" in path and ir.root(path) == ir.root(place) for arg in call.operands for path in ir.names(arg)):
-        return ir.Step(call.ctx, call.site, "<by hand>", call)
+        return ir.Step(call.ctx, call.site, ir.BY_HAND, call)
     if call.method == "add_" and call.args:
         scope.assign(place, ir.Op("+", (ir.Name(place), call.args[0])), "augment", call.site, call.args[0])
     return None

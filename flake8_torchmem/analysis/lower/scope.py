@@ -125,7 +125,7 @@ def gradient_assignment(event: ir.Bind) -> Iterator[ir.Event]:
         return
     source = event.delta if event.kind == "augment" else event.value if place.endswith(".data") else None
     if source is not None and any(uses_gradient_of(path, place) for path in ir.names(source)):
-        yield ir.Step(event.ctx, event.site, MANUAL, None)
+        yield ir.Step(event.ctx, event.site, ir.BY_HAND, None)
 
 
 def uses_gradient_of(path: str, place: str) -> bool:
@@ -134,5 +134,4 @@ def uses_gradient_of(path: str, place: str) -> bool:
     return bool(found) and ir.root(base) == ir.root(place)
 
 
-MANUAL = "<by hand>"
 BOUND_METHODS = frozenset({"step", "zero_grad", "backward", "append"})
