@@ -16,7 +16,7 @@ ENGINE_NAME = re.compile(
 )
 SCHEDULER_NAME = re.compile(r"sched|(?:^|_)lr(?:$|_)|warmup|prof|env|sim|ema|annealer|tracker|decay|timer|pbar|bar$|logger|callback", re.I)
 MODULE_NAME = re.compile(
-    r"^(?:ddp_|base_|raw_|my_|the_)?(?:model|net|network|module|criterion|loss_fn|loss_func|loss_function|encoder|decoder|backbone"
+    r"^(?:ddp_|base_|raw_|my_|the_)?(?:model|net|network|criterion|loss_fn|loss_func|loss_function|encoder|decoder|backbone"
     r"|classifier|generator|discriminator|critic|actor|policy|unet|vae|policy_net|target_net|q_net|qnet|netG|netD|net_g|net_d"
     r"|[GD]|net_?[GD]_?\w{0,4}|generator_\w+|discriminator_\w+|model_\w{1,12}|\w{1,12}_model|\w{1,12}_net|criterion_?\w{0,12}|\w{1,12}_criterion)$"
 )
