@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -38,7 +39,9 @@ def test_gates_lose_no_finding(table: str, monkeypatch: pytest.MonkeyPatch) -> N
 def everything(text: str, tree: ast.Module) -> gate.Selection:
     """A selection of all lines."""
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
-    return gate.Selection([(1, text.count("\n") + 2)], tree.body, gate.imports(tree), bases)
+    body = sorted(tree.body, key=lambda node: isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)))
+    ranges = [[(gate._first_line(node), (node.end_lineno or 0) + 1)] for node in body]
+    return gate.Selection(ranges, body, gate.imports(tree), bases)
 
 
 def test_findings_do_not_depend_on_what_stands_around() -> None:
@@ -47,3 +50,22 @@ def test_findings_do_not_depend_on_what_stands_around() -> None:
         padding = "\n".join(f"TABLE_{number} = [{', '.join(map(str, range(40)))}]" for number in range(30))
         moved = f"{padding}\n\n\ndef unrelated(values):\n    return [value for value in values]\n\n\n{case.source}"
         assert found(moved) == expected(moved), case.id
+
+
+SPOTS = {
+    "TM101": r"backward", "TM102": r"zero|grad|clear|reset", "TM103": r"step|-=|sub_|add_", "TM104": r"step|-=|sub_|add_",
+    "TM105": r"zero|grad|clear|reset", "TM201": r"\+|add_|\(", "TM202": r"append|extend|insert|\[", "TM205": r"\(.*\)$",
+    "TM206": r"backward", "TM301": r"load\(", "TM401": r"empty_cache\(\)$",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.fires], ids=[case.id for case in CASES if case.fires])
+def test_spans_cover_the_reported_syntax(case: Case) -> None:
+    """Lines and columns are those of the call or statement that the rule is about, on every kind of line."""
+    lines = case.source.split("\n")
+    for finding in check_text(case.source, "case.py", CODES):
+        span = finding.span
+        covered = "\n".join(lines[span.line - 1 : span.end_line])
+        covered = covered[span.column - 1 : len(covered) - len(lines[span.end_line - 1]) + span.end_column - 1]
+        assert re.search(SPOTS[finding.code], covered, re.S), (finding.code, covered)
+        ast.parse(covered.strip())

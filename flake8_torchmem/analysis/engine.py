@@ -63,7 +63,7 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     from flake8_torchmem.rules import rule_modules
 
     slices = Slices(text, selection)
-    program = lower(slices.module, selection.imports)
+    program = lower(slices.modules(), selection.imports)
     facts = FileFacts(program, selection.bases)
     try:
         for code, module in rule_modules().items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -53,13 +54,13 @@ class Selection:
     """What is to be parsed by libcst.
 
     Attributes:
-        ranges: line ranges [first, end), 1-based, in order.
-        body: ast statements on them: classes hold their kept methods alone.
+        ranges: for each slice its line ranges [first, end), 1-based.
+        body: the ast statement of each slice; classes hold their kept methods alone.
         imports: local name to full dotted name, of the whole file.
         bases: base names of every top-level class.
     """
 
-    ranges: list[tuple[int, int]]
+    ranges: list[list[tuple[int, int]]]
     body: list[ast.stmt]
     imports: dict[str, str]
     bases: dict[str, tuple[str, ...]]
@@ -93,7 +94,12 @@ def select(text: str, tree: ast.Module) -> Selection | None:
 
 
 def _units(tree: ast.Module, lines: list[str]) -> Iterator[Unit]:
+    """Definitions and statements that have their lines to themselves: a slice is made of whole lines."""
+    starts = Counter(node.lineno for node in tree.body)
+    ends = {node.end_lineno for node in tree.body if node.end_lineno != node.lineno}
     for node in tree.body:
+        if starts[node.lineno] > 1 or node.lineno in ends or (node.end_lineno != node.lineno and node.end_lineno in starts):
+            continue
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -212,23 +218,23 @@ def _too_deep(expression: ast.expr) -> bool:
 
 
 def _selection(tree: ast.Module, units: list[Unit]) -> Selection:
-    ranges: list[tuple[int, int]] = []
+    """The chosen units as slices: statements of the module body first, then functions and classes with their chosen methods."""
+    ranges: list[list[tuple[int, int]]] = []
     body: list[ast.stmt] = []
     open_class: ast.ClassDef | None = None
-    for unit in units:
+    for unit in sorted(units, key=lambda unit: bool(unit.name)):
+        lines = (unit.first, unit.end)
         if unit.cls is None:
             body.append(unit.node)
+            ranges.append([lines])
         elif unit.cls is open_class:
             body[-1].body.append(unit.node)  # type: ignore[attr-defined]
+            ranges[-1].append(lines)
         else:
             header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
             body.append(ast.copy_location(header, unit.cls))
-            ranges.append((_first_line(unit.cls), _first_line(unit.cls.body[0])))
+            ranges.append([(_first_line(unit.cls), _first_line(unit.cls.body[0])), lines])
         open_class = unit.cls
-        if not ranges or unit.first >= ranges[-1][1]:
-            ranges.append((unit.first, unit.end))
-        else:
-            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], unit.end))
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     return Selection(ranges, body, imports(tree), bases)
 

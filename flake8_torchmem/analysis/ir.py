@@ -24,11 +24,19 @@ class Grad(Enum):
 
 
 @dataclass(eq=False, slots=True)
-class Site:
-    """A piece of syntax, opaque here: `source` turns it into a span, only when it is reported."""
+class Mark:
+    """A statement by its number in the order of lowering, and how many calls and comprehensions it holds."""
 
-    statement: object
-    node: object
+    number: int
+    expressions: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Site:
+    """A statement, or the call or comprehension of this rank in it. `source` finds the place, only when it is reported."""
+
+    mark: Mark
+    rank: int | None = None
 
 
 class Expr:
@@ -278,7 +286,6 @@ class Function:
     params: tuple[str, ...]
     decorators: tuple[Expr, ...]
     parent: Function | None
-    site: Site | None
     blocks: list[Block] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)
     nested: dict[str, Function] = field(default_factory=dict)

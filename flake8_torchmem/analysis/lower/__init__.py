@@ -1,6 +1,13 @@
-"""libcst to `ir`: the only reader of syntax in the analysis."""
+"""libcst to `ir`: the only reader of syntax in the analysis.
+
+Statements are numbered in the order in which they are lowered, and calls and comprehensions within their statement: that is
+all that is kept of the syntax. `positions` numbers the ast in the same order, and so finds the places of findings.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count
 
 import libcst as cst
 
@@ -11,14 +18,15 @@ from flake8_torchmem.analysis.lower.scope import Scope
 from flake8_torchmem.analysis.lower.statements import Statements
 
 
-def lower(module: cst.Module, imports: dict[str, str]) -> ir.Program:
-    """Lower a module, or the slices of one.
+def lower(modules: Iterable[cst.Module], imports: dict[str, str]) -> ir.Program:
+    """Lower the slices of a file.
 
     Args:
-        module: parsed source; what was sliced away simply is not there.
+        modules: parsed slices, statements of the module body before definitions: a switch of the gradient mode there holds
+            for every function. Each is let go before the next is asked for.
         imports: local name to full dotted name, of the whole file.
     """
-    return Lowering(imports).module(module)
+    return Lowering(imports).file(modules)
 
 
 class Lowering:
@@ -26,16 +34,15 @@ class Lowering:
 
     def __init__(self, imports: dict[str, str]) -> None:
         self.program = ir.Program(imports)
+        self.marks: Iterator[int] = count()
 
-    def module(self, module: cst.Module) -> ir.Program:
-        """The module body first: a switch of the gradient mode there holds for every function."""
-        body = ir.Function("<module>", None, (), (), None, None)
-        scope = Scope(body, self.program.imports, ir.Grad.ON)
-        later: list[tuple[cst.FunctionDef | cst.ClassDef, Scope]] = []
-        Statements(scope, lambda node, where: later.append((node, where))).suite(module.body)
+    def file(self, modules: Iterable[cst.Module]) -> ir.Program:
+        """All slices into one program."""
+        body = ir.Function("<module>", None, (), (), None)
+        statements = Statements(Scope(body, self.program.imports, ir.Grad.ON, self.marks), self.define)
+        for module in modules:
+            statements.suite(module.body)
         self.program.module = body
-        for node, where in later:
-            self.define(node, where)
         return self.program
 
     def define(self, node: cst.FunctionDef | cst.ClassDef, scope: Scope) -> None:
@@ -49,8 +56,7 @@ class Lowering:
 
     def cls(self, node: cst.ClassDef, scope: Scope) -> None:
         """A class: its methods; other statements of its body are not looked at."""
-        names = Expressions(Scope(ir.Function("", None, (), (), None, None), self.program.imports, ir.Grad.ON))
-        bases = [names.lower(arg.value) for arg in node.bases]
+        bases = self.outside([arg.value for arg in node.bases])
         cls = ir.Class(node.name.value, tuple(scope.resolve(base.path) for base in bases if isinstance(base, ir.Name)))
         self.program.classes[cls.name] = cls
         for statement in node.body.body:
@@ -60,22 +66,20 @@ class Lowering:
 
     def function(self, node: cst.FunctionDef, cls: ir.Class | None, parent: ir.Function | None, outer: Scope) -> ir.Function:
         """One function and, on the way, what is defined in it."""
-        decorators = Expressions(Scope(ir.Function("", None, (), (), None, None), self.program.imports, ir.Grad.ON))
-        function = ir.Function(
-            node.name.value,
-            cls,
-            parameters(node.params),
-            tuple(decorators.lower(decorator.decorator) for decorator in node.decorators),
-            parent,
-            ir.Site(node, node),
-        )
+        decorators = self.outside([decorator.decorator for decorator in node.decorators])
+        function = ir.Function(node.name.value, cls, parameters(node.params), tuple(decorators), parent)
         function.assigned.update(
             param.name.value for param in (node.params.star_arg, node.params.star_kwarg) if isinstance(param, cst.Param)
         )
         function.grad = guards.of_function(function, self.program.imports, outer.ctx.grad)
-        scope = Scope(function, self.program.imports, function.grad)
+        scope = Scope(function, self.program.imports, function.grad, self.marks)
         Statements(scope, self.define).suite(node.body)
         return function
+
+    def outside(self, nodes: list[cst.BaseExpression]) -> list[ir.Expr]:
+        """Expressions that belong to no function: decorators and base classes."""
+        scope = Scope(ir.Function("", None, (), (), None), self.program.imports, ir.Grad.ON, count())
+        return [Expressions(scope).lower(node) for node in nodes]
 
 
 def parameters(params: cst.Parameters) -> tuple[str, ...]:

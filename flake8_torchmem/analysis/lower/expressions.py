@@ -89,13 +89,14 @@ class Expressions:
         return ir.Op("format", tuple(self.lower(part) for part in parts))
 
     def call(self, node: cst.Call) -> ir.Expr:
+        site = self.scope.expression()
         func = self.lower(node.func)
         if isinstance(func, ir.Name) and func.path in self.scope.methods:
             func = ir.Name(self.scope.methods[func.path])
         args = tuple(self.lower(arg.value) for arg in node.args if arg.keyword is None)
         kwargs = {arg.keyword.value: self.lower(arg.value) for arg in node.args if arg.keyword is not None}
         star = any(arg.star for arg in node.args)
-        call = ir.Call(func, args, kwargs, star, self.scope.ctx, self.scope.site(node))
+        call = ir.Call(func, args, kwargs, star, self.scope.ctx, site)
         for event in classify(call, self.scope):
             self.scope.emit(event)
         return call
@@ -144,15 +145,15 @@ class Expressions:
         return ir.Seq("dict", tuple(self.lower(element.value) for element in node.elements), keys)
 
     def comprehension(self, node: cst.BaseSimpleComp | cst.DictComp) -> ir.Expr:
-        return self._comprehension(node, node.for_in)
+        return self._comprehension(node, node.for_in, self.scope.expression())
 
-    def _comprehension(self, node: cst.BaseSimpleComp | cst.DictComp, clause: cst.CompFor) -> ir.Expr:
+    def _comprehension(self, node: cst.BaseSimpleComp | cst.DictComp, clause: cst.CompFor, site: ir.Site) -> ir.Expr:
         iterable = self.lower(clause.iter)
-        with self.scope.comprehension(iterable, self.scope.site(node), target_names(clause.target)) as loop:
+        with self.scope.comprehension(iterable, site, target_names(clause.target)) as loop:
             self.bind(clause.target, ir.Item(iterable, ir.Opaque()), "target")
             conditions = [self.lower(test.test) for test in clause.ifs]
             if clause.inner_for_in is not None:
-                return self._comprehension(node, clause.inner_for_in)
+                return self._comprehension(node, clause.inner_for_in, site)
             element = node.value if isinstance(node, cst.DictComp) else node.elt
             if isinstance(node, cst.DictComp):
                 self.lower(node.key)
@@ -171,7 +172,7 @@ class Expressions:
         )
         value = self.lower(inner) if inner is not None else ir.Const(None)
         if isinstance(node, cst.Yield):
-            self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(node), value, "yield"))
+            self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(), value, "yield"))
             return ir.Opaque()
         return value
 
@@ -182,7 +183,7 @@ class Expressions:
 
     def bind(self, target: cst.CSTNode, value: ir.Expr, kind: str = "assign") -> None:
         """Emit what assigning `value` to a target means, tuple targets part by part."""
-        site = self.scope.site(None)
+        site = self.scope.site()
         if isinstance(target, (cst.Tuple, cst.List)):
             values = value.items if isinstance(value, ir.Seq) and len(value.items) == len(target.elements) else None
             self._unpack(target.elements, values, value, kind)

@@ -17,13 +17,15 @@ class Scope:
         function: receives blocks and loops.
         imports: what imported names stand for.
         grad: gradient mode at the function's entry.
+        marks: numbers for statements, shared by the whole file.
     """
 
-    def __init__(self, function: ir.Function, imports: dict[str, str], grad: ir.Grad) -> None:
+    def __init__(self, function: ir.Function, imports: dict[str, str], grad: ir.Grad, marks: Iterator[int]) -> None:
         self.fn = function
         self.imports = imports
         self.ctx = ir.Context(grad=grad)
-        self.statement: object = None
+        self.marks = marks
+        self.mark = ir.Mark(-1)
         self.block = self.new_block()
         self.jumps: list[tuple[ir.Block, ir.Block]] = []
         self.switched: ir.Grad | None = None
@@ -48,9 +50,14 @@ class Scope:
         """Append an event to the current block."""
         self.block.events.append(event)
 
-    def site(self, node: object) -> ir.Site:
-        """The syntax to report; the whole statement when `node` is None."""
-        return ir.Site(self.statement, self.statement if node is None else node)
+    def site(self) -> ir.Site:
+        """The statement that is being lowered."""
+        return ir.Site(self.mark)
+
+    def expression(self) -> ir.Site:
+        """The next call or comprehension of the statement."""
+        self.mark.expressions += 1
+        return ir.Site(self.mark, self.mark.expressions - 1)
 
     def resolve(self, path: str) -> str:
         """The path with imports spelled out."""

@@ -34,12 +34,11 @@ class Statements:
 
     def statement(self, node: cst.CSTNode) -> None:
         """Lower one statement; unknown kinds have no effect."""
+        outer, self.scope.mark = self.scope.mark, ir.Mark(next(self.scope.marks))
         handler = HANDLERS.get(type(node))
-        if handler is None:
-            return
-        outer, self.scope.statement = self.scope.statement, node
-        handler(self, node)
-        self.scope.statement = outer
+        if handler is not None:
+            handler(self, node)
+        self.scope.mark = outer
 
     def _expr(self, node: cst.CSTNode) -> ir.Expr:
         return self.expressions.lower(node)
@@ -63,7 +62,7 @@ class Statements:
     def augment(self, node: cst.AugAssign) -> None:
         delta = self._expr(node.value)
         target = self._expr(node.target)
-        site = self.scope.site(None)
+        site = self.scope.site()
         value = ir.Op(operator(node.operator), (target, delta))
         if isinstance(target, ir.Name):
             self.scope.assign(target.path, value, "augment", site, delta)
@@ -77,12 +76,12 @@ class Statements:
         for target in targets:
             place = self._expr(target.value if isinstance(target, cst.Element) else target)
             if isinstance(place, ir.Name):
-                self.scope.assign(place.path, ir.Const(None), "delete", self.scope.site(None))
+                self.scope.assign(place.path, ir.Const(None), "delete", self.scope.site())
 
     def leave(self, node: cst.Return | cst.Raise) -> None:
         if isinstance(node, cst.Return):
             value = self._expr(node.value) if node.value is not None else ir.Const(None)
-            self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(None), value))
+            self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(), value))
         else:
             self._expr(node.exc) if node.exc is not None else None
             self.scope.block.raises = True
@@ -168,7 +167,7 @@ class Statements:
             kind,
             iterable,
             target_names(node.target) if isinstance(node, cst.For) else (),
-            scope.site(None),
+            scope.site(),
             scope.ctx.loops[-1] if scope.ctx.loops else None,
         )
         body, latch, after = scope.new_block(), scope.new_block(), scope.new_block()
