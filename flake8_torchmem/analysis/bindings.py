@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.memo import memoized
 
 MAX_ALIASES = 8
@@ -52,9 +52,9 @@ class Bindings:
     def canonical(self, path: str, function: ir.Function) -> str:
         """The path with single-assignment aliases followed, in this function and the ones around it."""
         for _ in range(MAX_ALIASES):
-            head = ir.root(path)
+            head = paths.root(path)
             target = self._alias(head, function)
-            if target is None or ir.root(target) == head:
+            if target is None or paths.root(target) == head:
                 break
             path = target + path[len(head) :]
         return path
@@ -77,7 +77,7 @@ class Bindings:
             scope = scope.parent
         if path.startswith("self.") and function.owner:
             return [bind for method in function.owner.methods.values() for bind in self.assigned(method).get(path, ())]
-        return list(self.assigned(self.program.module).get(path, ())) if ir.root(path) not in function.params else []
+        return list(self.assigned(self.program.module).get(path, ())) if paths.root(path) not in function.params else []
 
     @memoized
     def class_of(self, path: str, function: ir.Function) -> ir.Class | None:

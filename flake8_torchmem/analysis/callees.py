@@ -52,16 +52,16 @@ def touches(call: ir.Call, frame: Frame, owners: Owners, losses: set[str]) -> To
     if path.startswith(LIBRARY) or name in torchapi.NUMBER_FUNCTIONS:
         return Touch.NOTHING
     given = list(_given(call))
-    if BACKPROPAGATES.search(name) and any(ir.root(p) in losses and p in losses for p in given):
+    if BACKPROPAGATES.search(name) and any(p in losses for p in given):
         return Touch.LOSS
     if _holder(call, frame, owners) and torchapi.MAY_TOUCH_GRADIENTS.search(name) and not torchapi.HARMLESS_TO_GRADIENTS.search(name):
         return Touch.LOSS
     if name in ("train", "eval", "__init__") or torchapi.HARMLESS_TO_GRADIENTS.search(name):
         return Touch.NOTHING
-    paths = [owners.canonical(p, frame) for p in given]
-    if any(torchapi.looks_like_optimizer(p) or p in ("self", "trainer", "self.trainer") for p in paths):
+    named = [owners.canonical(p, frame) for p in given]
+    if any(torchapi.looks_like_optimizer(p) or p in ("self", "trainer", "self.trainer") for p in named):
         return Touch.LOSS
-    if any(_is_model(p, owners) for p in paths) and not torchapi.CRITERION_NAME.search(name) and "loss" not in name.lower():
+    if any(_is_model(p, owners) for p in named) and not torchapi.CRITERION_NAME.search(name) and "loss" not in name.lower():
         return Touch.LOSS
     return Touch.NOTHING
 

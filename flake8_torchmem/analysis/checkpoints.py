@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evaluation import forwards
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def alive_at_work(facts: FileFacts, function: ir.Function, load: ir.Bind) -> boo
 
 
 def _reads(expr: ir.Expr, place: str) -> bool:
-    return any(place in ir.prefixes(path) for path in ir.names(expr))
+    return any(place in paths.prefixes(path) for path in ir.names(expr))
 
 
 def is_checkpoint(function: ir.Function, load: ir.Bind) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 
 Facts = frozenset[tuple[str, bool]]
 STABLE_CALLS = frozenset({"isinstance", "len", "hasattr", "getattr", "bool", "str", "int"})
@@ -95,7 +95,7 @@ def changes(cond: ir.Expr, loops: tuple[ir.Loop, ...]) -> bool:
             return True
         if isinstance(node, ir.Call) and node.path not in STABLE_CALLS:
             return True
-        if isinstance(node, ir.Name) and (CHANGING.search(node.path) or any(prefix in assigned for prefix in ir.prefixes(node.path))):
+        if isinstance(node, ir.Name) and (CHANGING.search(node.path) or any(prefix in assigned for prefix in paths.prefixes(node.path))):
             return True
     return False
 

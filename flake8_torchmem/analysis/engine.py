@@ -65,6 +65,7 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     slices = Slices(text, selection)
     program = lower(slices.modules(), selection.imports)
     facts = FileFacts(program, selection.bases)
+    failure: Finding | None = None
     try:
         for code, module in rule_modules().items():
             if code not in codes:
@@ -72,8 +73,9 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
             try:
                 yield from list(_reports(module, code, path, facts, slices))
             except Exception as error:  # noqa: BLE001 - a rule that fails must not take the others along
-                if INTERNAL_ERROR.code in codes:
-                    yield internal_error(path, error)
+                failure = failure or internal_error(path, error)
+        if failure is not None and INTERNAL_ERROR.code in codes:
+            yield failure
     finally:
         program.release()
 

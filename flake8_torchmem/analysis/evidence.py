@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.reaching import Reaching
@@ -71,7 +71,7 @@ class Evidence:
 
     def resolve(self, path: str, function: ir.Function) -> str:
         """The full dotted name of a path, unless a local variable hides the import."""
-        return path if ir.root(path) in function.locals else self.bindings.resolve(self.bindings.canonical(path, function))
+        return path if paths.root(path) in function.locals else self.bindings.resolve(self.bindings.canonical(path, function))
 
     def _find_frozen(self) -> Iterator[str]:
         """Modules whose parameters were told not to require gradients."""
@@ -84,7 +84,7 @@ class Evidence:
         for function in self.bindings.program.all_functions():
             for place, binds in self.bindings.assigned(function).items():
                 if place.endswith(".requires_grad") and any(isinstance(b.value, ir.Const) and b.value.value is False for b in binds):
-                    for bind in self.bindings.binds(ir.root(place), function):
+                    for bind in self.bindings.binds(paths.root(place), function):
                         yield from (path.removesuffix(".parameters") for path in ir.names(bind.value))
 
     @memoized
@@ -150,11 +150,11 @@ class Evidence:
         pending = list(found)
         while pending:
             path = pending.pop()
-            for prefix in ir.prefixes(path):
+            for prefix in paths.prefixes(path):
                 for source in sources.get(prefix, set()) - found:
                     found.add(source)
                     pending.append(source)
-        return found | {prefix for path in found for prefix in ir.prefixes(path)}
+        return found | {prefix for path in found for prefix in paths.prefixes(path)}
 
     def _given_to_backward(self, call: ir.Call, function: ir.Function) -> Iterator[str]:
         """Arguments of callees that back-propagate what they get, in the file or by their name."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flake8_torchmem.analysis import conditions, ir
+from flake8_torchmem.analysis import conditions, ir, paths
 from flake8_torchmem.analysis import gradients as typestate
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.callees import Touch
@@ -317,7 +317,7 @@ def loss_names(function: ir.Function) -> set[str]:
     for event in function.events():
         if isinstance(event, ir.Bind) and event.place in found and isinstance(event.value, ir.Name):
             found.add(event.value.path)
-    return {prefix for path in found for prefix in ir.prefixes(path)} - {"self"}
+    return {prefix for path in found for prefix in paths.prefixes(path)} - {"self"}
 
 
 def computed(expr: ir.Expr) -> bool:

@@ -370,22 +370,6 @@ def names(expr: Expr) -> Iterator[str]:
     return (node.path for node in walk(expr) if isinstance(node, Name))
 
 
-def root(path: str) -> str:
-    """The variable that an access path starts from."""
-    for index, char in enumerate(path):
-        if char in ".[":
-            return path[:index]
-    return path
-
-
-def prefixes(path: str) -> Iterator[str]:
-    """The path and every shorter path it goes through: `a.b['c']`, `a.b`, `a`."""
-    yield path
-    for index in range(len(path) - 1, 0, -1):
-        if path[index] in ".[":
-            yield path[:index]
-
-
 def text(expr: Expr, rename: Callable[[str], str] = str) -> str:
     """Canonical spelling, to tell whether two conditions are the same; `rename` is applied to access paths."""
     if isinstance(expr, Name):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, carriers
 
 GROWING_CONTAINERS = frozenset({"dict", "list", "defaultdict", "OrderedDict", "set", "Counter"})
@@ -111,7 +111,7 @@ class Lifetimes:
 
     def _keyed(self, key: ir.Expr, loops: tuple[ir.Loop, ...]) -> tuple[ir.Loop, ...]:
         """The loop that makes new keys, if it is the innermost one: keys of an inner loop come again."""
-        roots = {ir.root(path) for path in ir.names(key)}
+        roots = {paths.root(path) for path in ir.names(key)}
         for loop in loops:
             if roots & loop.assigned:
                 return (loop,)
@@ -166,7 +166,7 @@ class Lifetimes:
     def returned(self, place: str) -> bool:
         """Whether the place itself, not a number made of it, leaves the function."""
         return any(
-            any(place in ir.prefixes(path) for path in carriers(event.value))
+            any(place in paths.prefixes(path) for path in carriers(event.value))
             for event in self.function.events()
             if isinstance(event, ir.Return)
         )
@@ -175,8 +175,8 @@ class Lifetimes:
 def _empties(event: ir.Event, place: str) -> bool:
     """Whether an event gives a place a new value that is not made from the old one."""
     if isinstance(event, ir.Clear):
-        return event.place in ir.prefixes(place)
-    if not isinstance(event, ir.Bind) or event.place not in ir.prefixes(place):
+        return event.place in paths.prefixes(place)
+    if not isinstance(event, ir.Bind) or event.place not in paths.prefixes(place):
         return False
     return event.kind != "augment" and event.place not in ir.names(event.value)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.summaries import Summaries
 
@@ -61,7 +61,7 @@ class Owners:
     def canonical(self, path: str, frame: Frame) -> str:
         """The root function's name for a path."""
         path = self.bindings.canonical(path, frame.function)
-        head = ir.root(path)
+        head = paths.root(path)
         if head in frame.args:
             return frame.args[head] + path[len(head) :]
         if frame.outer is not None and head not in frame.function.locals:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.values import PLAIN, Kind
 
@@ -82,7 +82,7 @@ def _graph(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> se
     while pending:
         expr, env = pending.pop()
         for path in carriers(expr):
-            binds = [bind for prefix in ir.prefixes(path) for bind in env.get(prefix, ())]
+            binds = [bind for prefix in paths.prefixes(path) for bind in env.get(prefix, ())]
             if (
                 not binds
                 and torchapi.LOSS_NAME.search(torchapi.last(path))
@@ -135,11 +135,11 @@ def _is_old(facts: FileFacts, function: ir.Function, event: ir.Event, path: str,
             return values.bound(event) is Kind.GRAPH
         if values.bound(event) in PLAIN:
             return False
-    if any(prefix in rebound for prefix in ir.prefixes(path)):
+    if any(prefix in rebound for prefix in paths.prefixes(path)):
         return False
     if not facts.evidence.reaching(function).at[event].get(path) and path.rpartition(".")[0] not in ("", "self") and not path.endswith("]"):
         return values.at(ir.Name(path), event) is Kind.GRAPH
-    made = [bind for prefix in ir.prefixes(path) for bind in facts.evidence.reaching(function).at[event].get(prefix, ())]
+    made = [bind for prefix in paths.prefixes(path) for bind in facts.evidence.reaching(function).at[event].get(prefix, ())]
     return any(bind.kind != "target" and bind.place != "self" and not _harmless(values.bound(bind), bind, facts) for bind in made)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.lower.scope import Scope
@@ -102,7 +102,7 @@ def inplace(call: ir.Call, scope: Scope) -> ir.Event | None:
     if ".grad" in place or place == "grad":
         owner = place.partition(".grad")[0] if ".grad" in place else None
         return ir.Zero(call.ctx, call.site, owner, call) if call.method in ("zero_", "fill_", "detach_") else None
-    if any(".grad" in path and ir.root(path) == ir.root(place) for arg in call.operands for path in ir.names(arg)):
+    if any(".grad" in path and paths.root(path) == paths.root(place) for arg in call.operands for path in ir.names(arg)):
         return ir.Step(call.ctx, call.site, ir.BY_HAND, call)
     if call.method == "add_" and call.args:
         scope.assign(place, ir.Op("+", (ir.Name(place), call.args[0])), "augment", call.site, call.args[0])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 
 
 class Scope:
@@ -138,7 +138,7 @@ def gradient_assignment(event: ir.Bind) -> Iterator[ir.Event]:
 def uses_gradient_of(path: str, place: str) -> bool:
     """Whether `path` reads the gradient of the tensor that `place` belongs to."""
     base, found, _ = path.partition(".grad")
-    return bool(found) and ir.root(base) == ir.root(place)
+    return bool(found) and paths.root(base) == paths.root(place)
 
 
 BOUND_METHODS = frozenset({"step", "zero_grad", "backward", "append"})
