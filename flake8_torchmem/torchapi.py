@@ -36,13 +36,14 @@ LOSS_NAME = re.compile(
 )
 METRIC_NAME = re.compile(r"acc|accuracy|correct|count|num|prec|top[15k]|iou|f1|auc|n_|hits|id|len|lr|step|epoch|time|score", re.I)
 DATA_NAME = re.compile(
-    r"(?:loader|dataset|data|batch(?:es)?|dl|iterator|iter|ds|train_set|test_set|val_set|prefetcher|samples)s?(?:$|_|\d)|tqdm|pbar|progress",
+    r"(?:loader|dataset|batch(?:es)?|iterator|train_set|test_set|val_set|prefetcher|samples|(?:^|_|train|test|val)(?:data|dl|iter|ds))s?(?:$|_|\d)"
+    r"|tqdm|pbar|progress",
     re.I,
 )
 EPOCH_NAME = re.compile(r"epoch|fold|run|trial|seed|model|config|cfg|task|stage|phase|checkpoint|ckpt|rounds?$", re.I)
 EVAL_NAME = re.compile(
     r"(?:^|_)(?:eval|evaluate|evaluation|evaluator|val|vali|valid|validate|validation|test|testing|predict|prediction|predictions|infer|inference"
-    r"|extract|generate|translate|embed)(?:$|_)"
+    r"|extract|generate|sample|translate|embed)(?:$|_)"
 )
 BATCH_METHOD = re.compile(
     r"^(?:training_step|train_step|train_batch|fit_batch|training_batch|train_on_batch|train_one_batch|optimize_parameters|compute_loss|on_\w*batch_end|\w*_batch_end)$"
@@ -53,8 +54,8 @@ ENGINE_GUARDED = frozenset(
 CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
 CHECKPOINT_KEYS = frozenset(
     (
-        "state_dict model optimizer epoch model_state_dict optimizer_state_dict net scheduler ema scaler lr_scheduler model_state"
-        " optim state best_acc iteration step args network netG netD opt teacher student"
+        "state_dict model optimizer model_state_dict optimizer_state_dict optimizer_state scheduler ema scaler lr_scheduler model_state"
+        " optim netG netD teacher student model_state_dict_ema"
     ).split()
 )
 
@@ -65,7 +66,7 @@ CLEARS_BY_NAME = re.compile(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?g
 HARMLESS_TO_GRADIENTS = re.compile(
     r"(?:^|_)(?:lr|learning|rate|save|load|checkpoint|ckpt|log|logger|logging|eval|evaluate|valid|validate|val|test|clip|norm|ema|watch|print|state|dict|info|summary"
     r"|sched|scheduler|warmup|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
-    r"|parallel|cuda|sync|mark|autocast|barrier|rank|accumulate|unwrap|gather|flops|profile|to|train|adjust|set|get|is|has|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
+    r"|parallel|cuda|sync|mark|autocast|barrier|rank|accumulate|unwrap|gather|flops|profile|to|train|adjust|set|get|is|has|should|can|need|needs|must|check|ready|due|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
     re.I,
 )
 MAY_TOUCH_GRADIENTS = re.compile(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)

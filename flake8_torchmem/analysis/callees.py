@@ -58,6 +58,8 @@ def touches(call: ir.Call, frame: Frame, owners: Owners, losses: set[str]) -> To
         return Touch.LOSS
     if name in ("train", "eval", "__init__") or torchapi.HARMLESS_TO_GRADIENTS.search(name):
         return Touch.NOTHING
+    if call.receiver is not None and torchapi.looks_like_scheduler(path.rpartition(".")[0]):
+        return Touch.NOTHING
     named = [owners.canonical(p, frame) for p in given]
     if any(torchapi.looks_like_optimizer(p) or p in ("self", "trainer", "self.trainer") for p in named):
         return Touch.LOSS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from flake8_torchmem.analysis.evaluation import forwards
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+
+RUNNER = re.compile(r"trainer|runner|learner|engine|experiment|solver|agent", re.I)
 
 
 def load_without_location(facts: FileFacts, function: ir.Function, value: ir.Expr) -> ir.Call | None:
@@ -78,9 +81,13 @@ def _works(facts: FileFacts, function: ir.Function) -> Iterator[ir.Event]:
     """Events that train or run a model over data, here or in what is called by a name that says so."""
     running = {event for event in forwards(facts, function, guarded=True) if event.ctx.loops}
     for event in function.events():
-        if (
-            isinstance(event, ir.Backward)
-            or event in running
-            or (isinstance(event, ir.Invoke) and event.call.operands and torchapi.WORK_NAME.search(event.call.method))
-        ):
+        if isinstance(event, ir.Backward) or event in running or (isinstance(event, ir.Invoke) and _is_work(event.call)):
             yield event
+
+
+def _is_work(call: ir.Call) -> bool:
+    """`train(model, ...)`, `trainer.fit()`; but not `model.train()`, which is a mode."""
+    if not torchapi.WORK_NAME.search(call.method):
+        return False
+    receiver = call.receiver
+    return bool(call.operands) or (isinstance(receiver, ir.Name) and bool(RUNNER.search(torchapi.last(receiver.path))))

@@ -80,11 +80,20 @@ def compile_test(cond: ir.Expr, rename: Callable[[str], str], positive: bool = T
                 names,
                 any(p.volatile for p in parts),
             )
+        if _has_gradient(cond):
+            return Test("const", "", (cond.op == "is not") is positive, (), frozenset())
         if cond.op in POSITIVE:
             return compile_test(ir.Op(POSITIVE[cond.op], cond.args), rename, not positive)
     if isinstance(cond, ir.Const):
         return Test("const", "", bool(cond.value) is positive, (), frozenset())
     return Test("atom", ir.text(cond, rename), positive, (), frozenset(map(rename, ir.names(cond))), changes(cond, ()))
+
+
+def _has_gradient(cond: ir.Op) -> bool:
+    """`p.grad is not None`: where gradients are cleared or read, there are some."""
+    if cond.op not in ("is", "is not") or not isinstance(cond.args[0], ir.Name) or not isinstance(cond.args[1], ir.Const):
+        return False
+    return cond.args[0].path.endswith(".grad") and cond.args[1].value is None
 
 
 def changes(cond: ir.Expr, loops: tuple[ir.Loop, ...]) -> bool:

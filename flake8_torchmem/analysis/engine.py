@@ -64,7 +64,7 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
 
     slices = Slices(text, selection)
     program = lower(slices.modules(), selection.imports)
-    facts = FileFacts(program, selection.bases)
+    facts = FileFacts(program, selection.bases, selection.guarded)
     failure: Finding | None = None
     try:
         for code, module in rule_modules().items():

@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
+PREDICTOR = re.compile(r"Predict|Inferen|Infer(?:er)?$|Detector|Extractor|Embedder")
 EVALUATION_DATA = re.compile(r"(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|loader|dataloader|set|dl|data)", re.I)
 TRAINS_BY_NAME = re.compile(r"train|fit|update|learn|optimi|step|loss|forward", re.I)
 TRAINING_DATA = re.compile(r"(?:^|_)train", re.I)
@@ -24,7 +25,7 @@ def goes_over_data(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bo
     if loop.iterable is None:
         return loop.kind == "while"
     words = [torchapi.last(path) for path in ir.names(loop.iterable)]
-    if any(torchapi.DATA_NAME.search(word) for word in words):
+    if any(torchapi.DATA_NAME.search(word) or EVALUATION_DATA.search(word) for word in words):
         return True
     return any(torchapi.DATA_NAME.search(torchapi.last(facts.bindings.canonical(path, function))) for path in ir.names(loop.iterable))
 
@@ -146,27 +147,51 @@ def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> boo
         return False
     if any(torchapi.EPOCH_NAME.search(target) for target in loop.targets) and not goes_over_data(facts, loop, function):
         return False
+    running = [event for event in forwards(facts, function, guarded=True) if loop in event.ctx.loops]
+    if any(paths.root(event.call.path or "") in loop.assigned for event in running):
+        return False  # one model per turn
     if facts.trains_each_turn(loop, function) and (loop.kind == "for" or facts.effect_in(loop, function, "step")):
         return True
     named = loop.kind == "for" and (goes_over_data(facts, loop, function) or evaluates(facts, loop, function))
-    return named and any(loop in event.ctx.loops for event in forwards(facts, function, guarded=True))
+    return named and bool(running)
 
 
 def predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a method predicts one batch per call, with a model that its class keeps in eval mode, and returns no graph."""
-    if (
-        function.owner is None
-        or forward.ctx.loops
-        or not torchapi.EVAL_NAME.search(function.name)
-        or not facts.bindings.complete(function.owner)
-    ):
+    cls = function.owner
+    if cls is None or forward.ctx.loops or not facts.bindings.complete(cls):
+        return False
+    if not torchapi.EVAL_NAME.search(function.name) and not (function.name == "__call__" and PREDICTOR.search(cls.name)):
         return False
     path = forward.call.path or ""
-    always = any(
-        isinstance(node, ir.Call) and node.method == "eval" for bind in facts.bindings.binds(path, function) for node in ir.walk(bind.value)
+    built = [node for bind in facts.bindings.binds(path, function) for node in ir.walk(bind.value)]
+    always = any(isinstance(node, ir.Call) and node.method == "eval" for node in built) or any(
+        event.call.path == f"{path}.eval" for event in (facts.calls(cls.methods["__init__"]) if "__init__" in cls.methods else ())
     )
     if not always and not _mode(function, lambda event: event is forward):
         return False
     values = facts.values(function)
     returned = [event for event in function.events() if isinstance(event, ir.Return)]
     return all(values.at(event.value, event) in PLAIN for event in returned)
+
+
+def _wants_gradient(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
+    """Whether an input, not a module, is told to collect gradients."""
+    receiver, argument = event.call.receiver, (event.call.args or (ir.Const(True),))[0]
+    if event.call.method != "requires_grad_" or receiver is None or (isinstance(argument, ir.Const) and not argument.value):
+        return False
+    return facts.values(function).at(receiver, event) is not Kind.MODULE
+
+
+def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether gradients are taken of something: of the input, by `autograd.grad`, or by a caller that trains on the result."""
+    for event in function.events():
+        if isinstance(event, ir.Invoke):
+            path = facts.evidence.resolve(event.call.path or "", function)
+            if path in ("torch.autograd.grad", "autograd.grad") or _wants_gradient(facts, function, event):
+                return True
+    returns = any(
+        isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
+    )
+    callers = (caller for caller, _ in facts.summaries.callers().get(function, ()))
+    return returns and any(isinstance(event, ir.Backward) for caller in callers for event in caller.events())

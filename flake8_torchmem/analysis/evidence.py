@@ -11,7 +11,11 @@ from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.reaching import Reaching
 
+FREEZES_BY_NAME = re.compile(r"requires_grad|toggle_grad|trainable", re.I)
+OTHER_FRAMEWORKS = ("jax", "flax", "tensorflow", "keras", "paddle", "mxnet", "onnxruntime", "tensorrt", "openvino")
 WEIGHT_NAME = re.compile(r"lambda|weight|coef|alpha|beta|gamma|scale|ratio|^w_|_w$|args|cfg|config|opt\b|hparams", re.I)
+# A plain `loss` beside the one that is back-propagated is the number for the log.
+FOR_THE_LOG = re.compile(r"^loss$|log|item|val|dict|info|stat|record|scalar|num|display|s$", re.I)
 ENDS_GRAPH = torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS | torchapi.NUMBER_FUNCTIONS
 CARRIES_PARTS = frozenset({"+", "-", "*", "/", "neg", "pos", "@", "**", "and", "or", "if"})
 
@@ -46,11 +50,13 @@ class Evidence:
     Args:
         bindings: what its names stand for.
         bases: base names of every class of the file, also of those whose methods were sliced away.
+        guarded: classes whose calls run without gradients by themselves.
     """
 
-    def __init__(self, bindings: Bindings, bases: dict[str, tuple[str, ...]]) -> None:
+    def __init__(self, bindings: Bindings, bases: dict[str, tuple[str, ...]], guarded: frozenset[str]) -> None:
         self.bindings = bindings
         self.bases = bases
+        self.guarded = guarded
         self._marked: dict[ir.Function, set[ir.Bind]] = {}
         self._feeding: dict[ir.Function, frozenset[str]] = {}
         self._calls = [
@@ -75,17 +81,25 @@ class Evidence:
 
     def _find_frozen(self) -> Iterator[str]:
         """Modules whose parameters were told not to require gradients."""
-        for _, call in self._calls:
+        for function, call in self._calls:
             if _freezes(call):
-                base = [node for node in _receivers(call) if isinstance(node, ir.Name)]
-                yield from (path.path.removesuffix(".parameters") for path in base)
+                for base in (node.path for node in _receivers(call) if isinstance(node, ir.Name)):
+                    yield base.removesuffix(".parameters")
+                    yield from self._iterated(base, function)
+            if FREEZES_BY_NAME.search(call.method) and any(isinstance(arg, ir.Const) and arg.value is False for arg in call.operands):
+                yield from (path for arg in call.operands for path in ir.names(arg))
             if "freeze" in call.method and "un" not in call.method:
                 yield from (path for arg in (*call.operands, call.receiver) if arg is not None for path in ir.names(arg))
         for function in self.bindings.program.all_functions():
             for place, binds in self.bindings.assigned(function).items():
                 if place.endswith(".requires_grad") and any(isinstance(b.value, ir.Const) and b.value.value is False for b in binds):
-                    for bind in self.bindings.binds(paths.root(place), function):
-                        yield from (path.removesuffix(".parameters") for path in ir.names(bind.value))
+                    yield from self._iterated(paths.root(place), function)
+
+    def _iterated(self, name: str, function: ir.Function) -> Iterator[str]:
+        """The module whose parameters a loop variable goes over."""
+        for bind in self.bindings.binds(name, function):
+            if bind.kind == "target":
+                yield from (path.removesuffix(".parameters").removesuffix(".named_parameters") for path in ir.names(bind.value))
 
     @memoized
     def reaching(self, function: ir.Function) -> Reaching:
@@ -102,16 +116,22 @@ class Evidence:
         if path in self._used_as_module:
             return True
         for bind in self.bindings.binds(path, function):
-            if any(isinstance(node, ir.Call) and (_freezes(node) or _guards_itself(node)) for node in _spine(bind.value)):
+            if any(isinstance(node, ir.Call) and (_freezes(node) or self._guards_itself(node)) for node in _spine(bind.value)):
                 return False
             if any(isinstance(node, ir.Call) and self._builds_module(node) for node in _spine(bind.value)):
                 return True
         last = torchapi.last(path)
+        if any(full.startswith(OTHER_FRAMEWORKS) for full in self.bindings.program.imports.values()):
+            return False
         partial = any(isinstance(bind.value, ir.Call) and bind.value.method == "partial" for bind in self.bindings.binds(path, function))
         if partial or torchapi.NOT_MODULE_NAME.match(last):
             return False
         local = path in (last, f"self.{last}")
         return bool(torchapi.MODULE_NAME.match(last)) and (local or path.count(".") <= 2) and last not in self.bindings.program.imports
+
+    def _guards_itself(self, call: ir.Call) -> bool:
+        """Whether a call builds something that runs without gradients by itself: `YOLO(...)`, `SomePipeline.from_pretrained(...)`."""
+        return call.path in self.guarded or any(torchapi.SELF_GUARDED.match(part) for part in (call.path or "").split("."))
 
     def _builds_module(self, call: ir.Call) -> bool:
         path = call.path or ""
@@ -224,18 +244,13 @@ def _companion(bind: ir.Bind, other: ir.Bind) -> bool:
     if not (isinstance(first, ir.Item) and isinstance(second, ir.Item)) or first.base is not second.base:
         return False
     last = torchapi.last(other.place)
-    return bool(torchapi.LOSS_NAME.search(last)) and not torchapi.METRIC_NAME.search(last)
+    return bool(torchapi.LOSS_NAME.search(last)) and not torchapi.METRIC_NAME.search(last) and not FOR_THE_LOG.search(last)
 
 
 def _freezes(call: ir.Call) -> bool:
     """`requires_grad_(False)`."""
     argument = call.args[0] if call.args else call.kwargs.get("requires_grad")
     return call.method == "requires_grad_" and isinstance(argument, ir.Const) and argument.value is False
-
-
-def _guards_itself(call: ir.Call) -> bool:
-    """Whether a call builds something that runs without gradients by itself: `YOLO(...)`, `SomePipeline.from_pretrained(...)`."""
-    return any(torchapi.SELF_GUARDED.match(part) for part in (call.path or "").split("."))
 
 
 def _receivers(call: ir.Call) -> Iterator[ir.Expr]:

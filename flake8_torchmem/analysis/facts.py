@@ -22,13 +22,14 @@ class FileFacts:
     Args:
         program: the lowered file.
         bases: base names of every class of the file.
+        guarded: classes whose calls run without gradients by themselves.
     """
 
-    def __init__(self, program: ir.Program, bases: dict[str, tuple[str, ...]]) -> None:
+    def __init__(self, program: ir.Program, bases: dict[str, tuple[str, ...]], guarded: frozenset[str] = frozenset()) -> None:
         self.program = program
         self.bindings = Bindings(program)
         self.summaries = Summaries(self.bindings)
-        self.evidence = Evidence(self.bindings, bases)
+        self.evidence = Evidence(self.bindings, bases, guarded)
         self.functions = tuple(program.all_functions())
 
     @memoized

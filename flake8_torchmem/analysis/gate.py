@@ -58,12 +58,14 @@ class Selection:
         body: the ast statement of each slice; classes hold their kept methods alone.
         imports: local name to full dotted name, of the whole file.
         bases: base names of every top-level class.
+        guarded: top-level classes whose calls run without gradients by themselves.
     """
 
     ranges: list[list[tuple[int, int]]]
     body: list[ast.stmt]
     imports: dict[str, str]
     bases: dict[str, tuple[str, ...]]
+    guarded: frozenset[str] = frozenset()
 
 
 def candidate(text: str) -> bool:
@@ -236,7 +238,16 @@ def _selection(tree: ast.Module, units: list[Unit]) -> Selection:
             ranges.append([(_first_line(unit.cls), _first_line(unit.cls.body[0])), lines])
         open_class = unit.cls
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
-    return Selection(ranges, body, imports(tree), bases)
+    guarded = frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef) and any(map(_is_guarded_call, node.body)))
+    return Selection(ranges, body, imports(tree), bases, guarded)
+
+
+def _is_guarded_call(node: ast.stmt) -> bool:
+    """Whether this is a `forward` or `__call__` under no_grad, by decorator or by a block that is all of its body."""
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name not in ("forward", "__call__"):
+        return False
+    managers = [item.context_expr for block in node.body if isinstance(block, ast.With) for item in block.items]
+    return any(GUARDS.search(ast.unparse(guard)) for guard in (*node.decorator_list, *managers))
 
 
 def imports(tree: ast.Module) -> dict[str, str]:

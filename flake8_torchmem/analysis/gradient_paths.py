@@ -37,7 +37,7 @@ class Observations:
     Attributes:
         function: where the paths start.
         stale: backwards that add to gradients which the step has used.
-        wiped: clears of gradients that no step had used, with the backward.
+        wiped: clears, in the loop of the backward, of gradients that no step had used, with that backward.
         steps: per step and owner, what each path found.
         claims: which owners a backward has fed.
         stable: texts of conditions that cannot change between turns.
@@ -54,7 +54,9 @@ class Observations:
         """Steps that are wrong in this way on every path, or on every path under one unchanging condition."""
         for (step, owner), verdicts in self.steps.items():
             wrong = [verdict for verdict in verdicts if verdict.code == code and self._fed(verdict, owner)]
-            if wrong and (len(wrong) == len(verdicts) or self._wrong_arm(wrong, verdicts)):
+            # A path that drops its loss is no proof that the others are right.
+            everywhere = all(verdict in wrong or verdict.code == "TM104" for verdict in verdicts)
+            if wrong and (everywhere or self._wrong_arm(wrong, verdicts)):
                 yield step, wrong[0]
 
     def _wrong_arm(self, wrong: list[Verdict], verdicts: set[Verdict]) -> bool:
@@ -93,6 +95,7 @@ class Explorer:
         self.repeated = repeated
         self.closed = closed
         self.plans: dict[Frame, Plan] = {}
+        self.turns: dict[ir.Backward, set[ir.Loop]] = {}
         self.exits: dict[tuple[Frame, State], set[State]] = {}
         self.losses = loss_names(function)
 
@@ -149,6 +152,7 @@ class Explorer:
             yield from self.call(event.call, callee, state, frame)
             return
         loops = frame.loops + event.ctx.loops
+        self.turns.setdefault(event, set()).add(loops[-1])
         self.settle((suspect for suspect in state.suspects if suspect.turn in loops), event)
         self.settle((suspect for suspect in state.suspects if suspect.turn not in loops), None)
         yield typestate.backward(replace(state, suspects=frozenset()), event, loops)
@@ -226,7 +230,9 @@ class Explorer:
         owners, certain = self.owners.of_zero(event.owner, frame, state.known())
         for owner in owners:
             if certain and not event.written:
-                self.seen.wiped |= {(event, backward, owner) for backward in state.of(owner).full}
+                each_turn = self.turns.keys() & state.of(owner).full
+                within = {*frame.loops, *event.ctx.loops}
+                self.seen.wiped |= {(event, backward, owner) for backward in each_turn if self.turns[backward] & within}
                 state = typestate.zero(state, owner, event)
             else:
                 state = typestate.forget(state, owner)
@@ -260,7 +266,8 @@ class Explorer:
     def bind(self, event: ir.Bind, state: State, frame: Frame) -> Iterator[State]:
         stale = self.plan(frame).overwrites.get(event, frozenset())
         facts = frozenset(fact for fact in state.facts if fact[0] not in stale)
-        if event.place in self.losses and event.kind == "assign" and not frame.depth and computed(event.value):
+        source = event.delta or event.value
+        if event.place in self.losses and event.kind in ("assign", "augment") and not frame.depth and computed(source):
             state = replace(state, ready=frame.loops + event.ctx.loops, loss=event)
         if self.plan(frame).built(event):
             state = typestate.forget(state, self.owners.owner(event.place, frame))
@@ -277,9 +284,7 @@ class Explorer:
         if test is None:
             return state
         value = test.truth(state.facts)
-        if value is not None:
-            return state if value is edge.arm else None
-        return self.assume(edge, test, state, frame)
+        return self.assume(edge, test, state, frame) if value in (None, edge.arm) else None
 
     def assume(self, edge: ir.Edge, test: conditions.Test, state: State, frame: Frame) -> State:
         """Take an arm of an open condition; an arm that passes a clear by is trusted to know when."""

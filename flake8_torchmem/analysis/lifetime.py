@@ -73,6 +73,8 @@ class Lifetimes:
             return None if self._is_bounded(event.place) else Growth(event, event.place, event.value, event.kind, loops)
         if isinstance(event, ir.Bind):
             delta = event.delta if event.kind == "augment" else added(event.place, event.value)
+            if isinstance(delta, ir.Seq) and delta.kind == "list":
+                return Growth(event, event.place, delta, "extend", self.unreset(event, event.place))
             if delta is not None and isinstance(event.value, ir.Op) and event.value.op in ("+", "-"):
                 return Growth(event, event.place, delta, "sum", self.unreset(event, event.place))
         return None

@@ -112,6 +112,8 @@ class Owners:
         name = self.owner(path, frame)
         if name not in known and frame.depth and name.startswith(frame.prefix):
             return known, False
+        if "param" in name:
+            return known, False
         group = name.removesuffix("[*]")
         members = tuple(owner for owner in known if group != name and owner.startswith((f"{group}.", f"{group}[")))
         if members or name in known or torchapi.looks_like_optimizer(name):

@@ -50,7 +50,8 @@ class Plan:
         self.volatile = frozenset(part.text for part in parts if part.volatile)
         counts = Counter(part.text for edge, test in self.tests.items() if edge.arm for part in _all_parts(test))
         stable = {part.text for edge, test in self.tests.items() if not self._changes(edge) for part in _all_parts(test)}
-        self.remembered = frozenset(text for text in self.names if text in stable or counts[text] > 1)
+        # A plain name may come again in a callee.
+        self.remembered = frozenset(text for text in self.names if text in stable or counts[text] > 1 or text.isidentifier())
         binds = (event for event in function.events() if isinstance(event, ir.Bind))
         self.overwrites = {event: stale for event in binds if (stale := self._stale(event))}
         self.events = {block.index: found for block in function.blocks if (found := tuple(self._kept(block, losses)))}

@@ -67,8 +67,11 @@ def _evaluated(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
         return False
     if any(facts.effect_in(loop, function, "backward") for loop in growth.loops):
         return False
+    kept = facts.lifetimes(function).unreset(growth.event, growth.place)
+    if any(goes_over_data(facts, loop, function) for loop in growth.event.ctx.loops if loop not in kept):
+        return False  # let go with every batch: heads, scales or augmentations of one batch are summed up
     running = {loop for event in forwards(facts, function) for loop in event.ctx.loops}
-    return any((goes_over_data(facts, loop, function) or loop in running) and evaluates(facts, loop, function) for loop in growth.loops)
+    return any((goes_over_data(facts, loop, function) or loop in running) and evaluates(facts, loop, function) for loop in kept)
 
 
 def accumulates(facts: FileFacts, method: ir.Function, param: str) -> bool:

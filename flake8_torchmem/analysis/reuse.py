@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 STATEFUL = re.compile(r"(?:^|_)(?:hidden|state|memory|carry|hx|cx)(?:s|_states?)?$")
+RESETS_STATE = re.compile(r"^reset_(?!grad)|_reset$|init_hidden|init_state|reset_?hidden|reset_?state|reset_?net", re.I)
 KEEPS_NOTHING = re.compile(r"^add_|log|write|print|append|update|item|meter|acc|metric|record|isnan|isfinite|format|clip", re.I)
 DATA = re.compile(r"loader|dataset|data|batch|target|label|device|optim|criterion|config|args|param|mask|tokenizer|adj|env", re.I)
 
@@ -100,6 +101,8 @@ def _graph(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> se
 def _carried(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:
     """Whether the loss is built, in part, outside of the innermost loop or from tensors of the last turn."""
     fed = facts.evidence.feeds_backward(function)
+    if any(_resets_state(event) for event in function.events()):
+        return True
     if any(STATEFUL.search(torchapi.last(path)) for path in fed if path.startswith("self.")):
         return True
     if not backward.ctx.loops:
@@ -108,6 +111,13 @@ def _carried(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> 
     rebound = facts.evidence.reaching(function).rebound(loop)
     reads = [(event, path) for event in function.events() for path in _reads(event, backward, fed) if event in rebound]
     return any(_is_old(facts, function, event, path, loop, rebound[event]) for event, path in reads)
+
+
+def _resets_state(event: ir.Event) -> bool:
+    """`model.init_hidden()`, `model.hidden = ...`: a module that keeps a state keeps a graph."""
+    if isinstance(event, ir.Invoke):
+        return bool(RESETS_STATE.search(event.call.method))
+    return isinstance(event, ir.Bind) and "." in event.place and bool(STATEFUL.search(torchapi.last(event.place)))
 
 
 def _reads(event: ir.Event, backward: ir.Backward, fed: frozenset[str]) -> Iterator[str]:
@@ -153,11 +163,15 @@ def _harmless(kind: Kind, bind: ir.Bind, facts: FileFacts) -> bool:
 
 def _escapes(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:
     """Whether the loss, or what it was built from, is kept by an attribute or handed back to a caller."""
+    if any(paths.root(path) in function.params and paths.root(path) != "self" for path in carriers(backward.value)):
+        return True
     if any(path.startswith("self.") and _assigned_elsewhere(function, path) for path in carriers(backward.value)):
         return True
     values, at = facts.values(function), facts.evidence.reaching(function).at
     own = set(carriers(backward.value))
     graph = _graph(facts, function, backward)
+    if any(isinstance(node, ir.Bind) and node.place.startswith("self.") and _assigned_elsewhere(function, node.place) for node in graph):
+        return True
     for event in function.events():
         for path in carriers(event.value) if isinstance(event, ir.Return) else ():
             kind = values.at(ir.Name(path), event)

@@ -118,7 +118,7 @@ class Values:
     def bound(self, bind: ir.Bind) -> Kind:
         """The kind of what a binding gave a place; evidence of back-propagation decides what is else unknown."""
         if bind not in self._kinds:
-            self._kinds[bind] = Kind.UNKNOWN
+            self._kinds[bind] = Kind.CONST  # a binding that reads itself adds nothing of its own
             env = self.reaching.at.get(bind, {})
             kind = self.kind(bind.value, env, bind.ctx)
             if kind is Kind.UNKNOWN and self.evidence.backpropagated(bind, self.function):

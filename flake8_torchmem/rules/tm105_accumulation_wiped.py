@@ -70,6 +70,7 @@ from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.analysis.gradient_paths import Observations
 
 RULE = Rule(
     code="TM105",
@@ -92,7 +93,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 continue
             steps = [step for step, name in seen.steps if name == owner]
             waiting = next((step for step in steps if _waits(facts, seen.function, step, zero, backward)), None)
-            if waiting is not None and not _reads_gradients(seen.function):
+            if waiting is not None and not _reads_gradients(seen.function) and _together(seen, backward, waiting, owner):
                 yield Report(
                     zero.site,
                     f"the gradients of {spoken(waiting)} are cleared with every micro-batch, but the step (line {{0}}) runs only once per"
@@ -118,6 +119,16 @@ def _waits(facts: FileFacts, function: ir.Function, step: ir.Step, zero: ir.Zero
     shared = {(ir.text(cond), arm) for cond, arm in zero.ctx.conds_inside(loop)}
     own = [cond for cond, arm in step.ctx.conds_inside(loop) if (ir.text(cond), arm) not in shared]
     return any(facts.is_window(cond, function) for cond in (*own, *(loop.skips if loop else ())))
+
+
+def _together(seen: Observations, backward: ir.Backward, waiting: ir.Step, owner: str) -> bool:
+    """Whether all owners that the backward feeds wait for the same window: one that steps more often uses the gradients."""
+    conds = _spelled(waiting)
+    return all(_spelled(step) == conds for step, other in seen.steps if other != owner and other in seen.claims[backward])
+
+
+def _spelled(step: ir.Step) -> set[tuple[str, bool]]:
+    return {(ir.text(cond), arm) for cond, arm, _ in step.ctx.conds}
 
 
 def _reads_gradients(function: ir.Function) -> bool:

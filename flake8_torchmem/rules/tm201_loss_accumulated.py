@@ -117,12 +117,11 @@ def _meters(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         for event in facts.calls(function):
             callee = facts.bindings.callee(event.call, function)
-            if callee is None or callee.owner is None or not event.ctx.loops or facts.guarded_by_callers(function):
+            repeated = event.ctx.loops or facts.lifetimes(function).per_batch()
+            if callee is None or callee.owner is None or not repeated or facts.guarded_by_callers(function):
                 continue
             values = facts.values(function)
-            for param, arg in zip(callee.params[1:], event.call.args, strict=False):
-                if values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param):
-                    yield _report(
-                        event.site, f"{callee.owner.name}.{callee.name}", facts.effect_in(event.ctx.loops[-1], function, "backward")
-                    )
-                    break
+            given = [*zip(callee.params[1:], event.call.args, strict=False), *event.call.kwargs.items()]
+            if any(values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param) for param, arg in given):
+                freed = not event.ctx.loops or facts.effect_in(event.ctx.loops[-1], function, "backward")
+                yield _report(event.site, f"{callee.owner.name}.{callee.name}", freed)

@@ -72,7 +72,15 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.evaluation import evaluates, forwards, goes_over_data, mode_before, predicts_per_call, proves_no_grad
+from flake8_torchmem.analysis.evaluation import (
+    evaluates,
+    forwards,
+    goes_over_data,
+    mode_before,
+    needs_gradients,
+    predicts_per_call,
+    proves_no_grad,
+)
 from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -96,7 +104,7 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """The first forward of every loop that evaluates with gradients on."""
     for function in facts.functions:
-        if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or _needs_gradients(facts, function):
+        if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or needs_gradients(facts, function):
             continue
         reported: set[ir.Loop | None] = set()
         for forward in forwards(facts, function):
@@ -119,29 +127,14 @@ def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke
         if loop.kind == "comp" and not goes_over_data(facts, loop, function):
             continue
         if evaluates(facts, loop, function) and (
-            goes_over_data(facts, loop, function) or mode_before(function, loop) or torchapi.EVAL_NAME.search(function.name)
+            goes_over_data(facts, loop, function) or mode_before(function, loop) or _is_evaluation(facts, function)
         ):
             return loop
     return None
 
 
-def _wants_gradient(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
-    """Whether an input, not a module, is told to collect gradients."""
-    receiver, argument = event.call.receiver, (event.call.args or (ir.Const(True),))[0]
-    if event.call.method != "requires_grad_" or receiver is None or (isinstance(argument, ir.Const) and not argument.value):
-        return False
-    return facts.values(function).at(receiver, event) is not Kind.MODULE
-
-
-def _needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
-    """Whether gradients are taken of something: of the input, by `autograd.grad`, or by a caller that trains on the result."""
-    for event in function.events():
-        if isinstance(event, ir.Invoke):
-            path = facts.evidence.resolve(event.call.path or "", function)
-            if path in ("torch.autograd.grad", "autograd.grad") or _wants_gradient(facts, function, event):
-                return True
-    returns = any(
-        isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
-    )
-    callers = (caller for caller, _ in facts.summaries.callers().get(function, ()))
-    return returns and any(isinstance(event, ir.Backward) for caller in callers for event in caller.events())
+def _is_evaluation(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether the function's name says so and no graph leaves it: otherwise it may be a differentiable helper."""
+    values = facts.values(function)
+    returned = (values.at(event.value, event) for event in function.events() if isinstance(event, ir.Return))
+    return bool(torchapi.EVAL_NAME.search(function.name)) and Kind.GRAPH not in returned

@@ -65,7 +65,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evaluation import is_batch_loop
 from flake8_torchmem.model import Safety, Severity
@@ -107,7 +106,7 @@ def _every_batch(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> b
     if event.ctx.handler:
         return False
     if not event.ctx.loops:
-        return bool(torchapi.BATCH_METHOD.match(function.name)) and all(_is_device_check(cond) for cond, _, _ in event.ctx.conds)
+        return facts.lifetimes(function).per_batch() and all(_is_device_check(cond) for cond, _, _ in event.ctx.conds)
     loop = event.ctx.loops[-1]
     if not all(_is_device_check(cond) for cond, _ in event.ctx.conds_inside(loop)):
         return False

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.ir import Grad
 
 
-def of_expression(expr: ir.Expr, imports: dict[str, str]) -> Grad | None:
-    """The gradient mode that a context manager or decorator sets, None when it leaves it alone."""
+def of_expression(expr: ir.Expr, imports: dict[str, str], values: Mapping[str, ir.Expr] = MappingProxyType({})) -> Grad | None:
+    """The gradient mode that a context manager or decorator sets, None when it leaves it alone.
+
+    Args:
+        expr: the manager or decorator.
+        imports: what imported names stand for.
+        values: what plain names were last given, to see through `guard = torch.no_grad()`.
+    """
+    if isinstance(expr, ir.Name) and expr.path in values:
+        return of_expression(values[expr.path], imports)
+    if isinstance(expr, ir.Call) and expr.path in values:
+        return of_expression(values[expr.path or ""], imports)
     if isinstance(expr, ir.Op) and expr.op == "if":
         modes = {of_expression(arm, imports) for arm in expr.args[1:]}
         return None if modes == {None} else Grad.MAYBE
@@ -53,6 +66,9 @@ def of_function(function: ir.Function, imports: dict[str, str], inherited: Grad)
 
 def of_statement(call: ir.Call, imports: dict[str, str]) -> Grad | None:
     """The mode from here on after `torch.set_grad_enabled(False)` as a statement."""
+    if call.method in ("__enter__", "enter_context"):
+        managers = (*call.args, *((call.receiver,) if call.receiver is not None else ()))
+        return Grad.MAYBE if any(of_expression(manager, imports) for manager in managers) else None
     path = call.path
     if path is None or torchapi.last(torchapi.resolve(path, imports)) != torchapi.GRAD_SWITCH:
         return None

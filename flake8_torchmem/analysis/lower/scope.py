@@ -31,6 +31,7 @@ class Scope:
         self.switched: ir.Grad | None = None
         self.methods: dict[str, str] = {}
         self.renamed: dict[str, str] = {}
+        self.values: dict[str, ir.Expr] = {}
 
     def new_block(self) -> ir.Block:
         """A fresh block of the function, not yet linked."""
@@ -69,6 +70,9 @@ class Scope:
         for loop in self.ctx.loops:
             loop.assigned.add(place)
         self.methods.pop(place, None)
+        self.values.pop(place, None)
+        if kind == "assign" and isinstance(value, (ir.Name, ir.Call, ir.Op)):
+            self.values[place] = value
         if isinstance(value, ir.Name) and torchapi.last(value.path) in BOUND_METHODS and "." in value.path:
             self.methods[place] = value.path
         event = ir.Bind(self.ctx, site, place, value, kind, delta)
