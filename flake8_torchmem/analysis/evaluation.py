@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
@@ -39,9 +40,23 @@ def evaluates(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
         return False
     if any(EVALUATION_DATA.search(word) for word in words):
         return True
-    if torchapi.EVAL_NAME.search(function.name) or mode_before(function, loop) or _called_in_eval_mode(facts, function):
+    if mode_before(function, loop) or _called_in_eval_mode(facts, function):
+        return True
+    if torchapi.EVAL_NAME.search(function.name) and (goes_over_data(facts, loop, function) or not returns_graph(facts, function)):
         return True
     return any("loader" in word.lower() for word in words) and _cannot_train(facts, function)
+
+
+def returns_graph(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether a tensor with graph, or a container of some, is handed to the caller: it may be a differentiable helper."""
+    values = facts.values(function)
+    stores = [event for event in function.events() if isinstance(event, ir.Store)]
+    filled = {event.place for event in stores if values.at(event.value, event) is Kind.GRAPH}
+    return any(
+        values.at(event.value, event) is Kind.GRAPH or filled & set(carriers(event.value))
+        for event in function.events()
+        if isinstance(event, ir.Return)
+    )
 
 
 def _cannot_train(facts: FileFacts, function: ir.Function) -> bool:

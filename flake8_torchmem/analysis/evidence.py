@@ -73,7 +73,8 @@ class Evidence:
             and not (call.method in ("train", "eval") and len(call.args) > 1)
             and not torchapi.looks_like_optimizer(call.receiver.path)
         }
-        self._frozen = set(self._find_frozen())
+        self._frozen_classes: set[str] = set()
+        self._frozen = set(self._find_frozen()) - {"self"}
 
     def resolve(self, path: str, function: ir.Function) -> str:
         """The full dotted name of a path, unless a local variable hides the import."""
@@ -92,14 +93,18 @@ class Evidence:
                 yield from (path for arg in (*call.operands, call.receiver) if arg is not None for path in ir.names(arg))
         for function in self.bindings.program.all_functions():
             for place, binds in self.bindings.assigned(function).items():
-                if place.endswith(".requires_grad") and any(isinstance(b.value, ir.Const) and b.value.value is False for b in binds):
+                if place.endswith(".requires_grad") and any(_is_false(bind) for bind in binds):
                     yield from self._iterated(paths.root(place), function)
 
     def _iterated(self, name: str, function: ir.Function) -> Iterator[str]:
         """The module whose parameters a loop variable goes over."""
         for bind in self.bindings.binds(name, function):
-            if bind.kind == "target":
-                yield from (path.removesuffix(".parameters").removesuffix(".named_parameters") for path in ir.names(bind.value))
+            if bind.kind != "target" or bind.ctx.conds:
+                continue
+            modules = [path.removesuffix(".parameters").removesuffix(".named_parameters") for path in ir.names(bind.value)]
+            if "self" in modules and function.owner is not None:
+                self._frozen_classes.add(function.owner.name)
+            yield from modules
 
     @memoized
     def reaching(self, function: ir.Function) -> Reaching:
@@ -113,13 +118,13 @@ class Evidence:
             return False
         if path in ("self", "super()") and function.owner:
             return self.module_class(function.owner.name)
-        if path in self._used_as_module:
-            return True
         for bind in self.bindings.binds(path, function):
             if any(isinstance(node, ir.Call) and (_freezes(node) or self._guards_itself(node)) for node in _spine(bind.value)):
                 return False
             if any(isinstance(node, ir.Call) and self._builds_module(node) for node in _spine(bind.value)):
                 return True
+        if path in self._used_as_module:
+            return True
         last = torchapi.last(path)
         if any(full.startswith(OTHER_FRAMEWORKS) for full in self.bindings.program.imports.values()):
             return False
@@ -131,7 +136,9 @@ class Evidence:
 
     def _guards_itself(self, call: ir.Call) -> bool:
         """Whether a call builds something that runs without gradients by itself: `YOLO(...)`, `SomePipeline.from_pretrained(...)`."""
-        return call.path in self.guarded or any(torchapi.SELF_GUARDED.match(part) for part in (call.path or "").split("."))
+        return call.path in self.guarded | self._frozen_classes or any(
+            torchapi.SELF_GUARDED.match(part) for part in (call.path or "").split(".")
+        )
 
     def _builds_module(self, call: ir.Call) -> bool:
         path = call.path or ""
@@ -245,6 +252,12 @@ def _companion(bind: ir.Bind, other: ir.Bind) -> bool:
         return False
     last = torchapi.last(other.place)
     return bool(torchapi.LOSS_NAME.search(last)) and not torchapi.METRIC_NAME.search(last) and not FOR_THE_LOG.search(last)
+
+
+def _is_false(bind: ir.Bind) -> bool:
+    """`p.requires_grad = False` for all parameters, not for some of them."""
+    loop = bind.ctx.loops[-1] if bind.ctx.loops else None
+    return isinstance(bind.value, ir.Const) and bind.value.value is False and not bind.ctx.conds_inside(loop)
 
 
 def _freezes(call: ir.Call) -> bool:

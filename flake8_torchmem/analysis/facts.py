@@ -134,7 +134,7 @@ class FileFacts:
         others = [(caller, call) for caller, call in callers if caller not in seen]
         if others:
             return all(call.ctx.grad is not ir.Grad.ON or self.guarded_by_callers(caller, seen) for caller, call in others)
-        if callers and len(seen) > 1:
+        if (callers and len(seen) > 1) or (function.name.startswith("_") and not function.name.startswith("__")):
             return True
         cls = function.owner
         if cls is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 STATEFUL = re.compile(r"(?:^|_)(?:hidden|state|memory|carry|hx|cx)(?:s|_states?)?$")
-RESETS_STATE = re.compile(r"^reset_(?!grad)|_reset$|init_hidden|init_state|reset_?hidden|reset_?state|reset_?net", re.I)
+RESETS_STATE = re.compile(r"init_?hidden|init_?states?$|reset_?(?:hidden|states?|net|rnn|memory)", re.I)
 KEEPS_NOTHING = re.compile(r"^add_|log|write|print|append|update|item|meter|acc|metric|record|isnan|isfinite|format|clip", re.I)
 DATA = re.compile(r"loader|dataset|data|batch|target|label|device|optim|criterion|config|args|param|mask|tokenizer|adj|env", re.I)
 
@@ -116,7 +116,9 @@ def _carried(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> 
 def _resets_state(event: ir.Event) -> bool:
     """`model.init_hidden()`, `model.hidden = ...`: a module that keeps a state keeps a graph."""
     if isinstance(event, ir.Invoke):
-        return bool(RESETS_STATE.search(event.call.method))
+        receiver = event.call.receiver
+        module = isinstance(receiver, ir.Name) and torchapi.MODULE_NAME.match(torchapi.last(receiver.path))
+        return bool(RESETS_STATE.search(event.call.method) or (module and event.call.method == "reset"))
     return isinstance(event, ir.Bind) and "." in event.place and bool(STATEFUL.search(torchapi.last(event.place)))
 
 
@@ -170,7 +172,10 @@ def _escapes(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> 
     values, at = facts.values(function), facts.evidence.reaching(function).at
     own = set(carriers(backward.value))
     graph = _graph(facts, function, backward)
-    if any(isinstance(node, ir.Bind) and node.place.startswith("self.") and _assigned_elsewhere(function, node.place) for node in graph):
+    if any(
+        isinstance(node, ir.Bind) and node.place.startswith("self.") and _backpropagated_elsewhere(facts, function, node.place)
+        for node in graph
+    ):
         return True
     for event in function.events():
         for path in carriers(event.value) if isinstance(event, ir.Return) else ():
@@ -190,3 +195,9 @@ def _assigned_elsewhere(function: ir.Function, path: str) -> bool:
         if method is not function
         for event in method.events()
     )
+
+
+def _backpropagated_elsewhere(facts: FileFacts, function: ir.Function, path: str) -> bool:
+    """Whether another method of the class back-propagates something that is made from the attribute."""
+    methods = function.owner.methods.values() if function.owner else ()
+    return any(path in facts.evidence.feeds_backward(method) for method in methods if method is not function)

@@ -81,7 +81,6 @@ from flake8_torchmem.analysis.evaluation import (
     predicts_per_call,
     proves_no_grad,
 )
-from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -127,14 +126,7 @@ def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke
         if loop.kind == "comp" and not goes_over_data(facts, loop, function):
             continue
         if evaluates(facts, loop, function) and (
-            goes_over_data(facts, loop, function) or mode_before(function, loop) or _is_evaluation(facts, function)
+            goes_over_data(facts, loop, function) or mode_before(function, loop) or torchapi.EVAL_NAME.search(function.name)
         ):
             return loop
     return None
-
-
-def _is_evaluation(facts: FileFacts, function: ir.Function) -> bool:
-    """Whether the function's name says so and no graph leaves it: otherwise it may be a differentiable helper."""
-    values = facts.values(function)
-    returned = (values.at(event.value, event) for event in function.events() if isinstance(event, ir.Return))
-    return bool(torchapi.EVAL_NAME.search(function.name)) and Kind.GRAPH not in returned

@@ -71,7 +71,7 @@ class Lowering:
         function.assigned.update(
             param.name.value for param in (node.params.star_arg, node.params.star_kwarg) if isinstance(param, cst.Param)
         )
-        function.grad = guards.of_function(function, self.program.imports, outer.ctx.grad)
+        function.grad = guards.of_function(function, self.program.imports, outer.ctx.grad, outer.values)
         scope = Scope(function, self.program.imports, function.grad, self.marks)
         Statements(scope, self.define).suite(node.body)
         return function

@@ -50,10 +50,10 @@ def _switched(expr: ir.Expr, default: bool | None) -> Grad:
     return Grad.ON if enabled is (default is None) else Grad.OFF
 
 
-def of_function(function: ir.Function, imports: dict[str, str], inherited: Grad) -> Grad:
+def of_function(function: ir.Function, imports: dict[str, str], inherited: Grad, values: Mapping[str, ir.Expr]) -> Grad:
     """The gradient mode at a function's entry."""
     for decorator in function.decorators:
-        mode = of_expression(decorator, imports)
+        mode = of_expression(decorator, imports, values)
         if mode is not None:
             return mode
     cls = function.owner
@@ -64,11 +64,11 @@ def of_function(function: ir.Function, imports: dict[str, str], inherited: Grad)
     return Grad.ON if inherited is Grad.ON else Grad.MAYBE
 
 
-def of_statement(call: ir.Call, imports: dict[str, str]) -> Grad | None:
+def of_statement(call: ir.Call, imports: dict[str, str], values: Mapping[str, ir.Expr]) -> Grad | None:
     """The mode from here on after `torch.set_grad_enabled(False)` as a statement."""
     if call.method in ("__enter__", "enter_context"):
         managers = (*call.args, *((call.receiver,) if call.receiver is not None else ()))
-        return Grad.MAYBE if any(of_expression(manager, imports) for manager in managers) else None
+        return Grad.MAYBE if any(of_expression(manager, imports, values) for manager in managers) else None
     path = call.path
     if path is None or torchapi.last(torchapi.resolve(path, imports)) != torchapi.GRAD_SWITCH:
         return None

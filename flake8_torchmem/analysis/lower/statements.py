@@ -46,7 +46,7 @@ class Statements:
     def expression(self, node: cst.Expr) -> None:
         value = self._expr(node.value)
         if isinstance(value, ir.Call):
-            mode = guards.of_statement(value, self.scope.imports)
+            mode = guards.of_statement(value, self.scope.imports, self.scope.values)
             if mode is not None:
                 self.scope.switch(mode)
 
