@@ -175,7 +175,7 @@ def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
     if unit.cls is None:
         return unit.name in names
     if unit.name == "__init__":
-        return unit.cls in classes
+        return unit.cls in classes or (unit.cls.name in names and "requires_grad" in unit.text)
     return unit.name != "forward" and unit.name in names and (unit.cls in classes or unit.cls.name in names or len(unit.text) < 2_000)
 
 

@@ -11,7 +11,7 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.summaries import Summaries
 
-WRAPPED = (".optimizer", ".optim", "._optimizer", ".module")
+WRAPPED = (".base_optimizer", ".inner_optimizer", "._optimizer", ".optimizer", ".optim", ".module")
 NOT_ENGINES = frozenset({"self", "accelerator", "self.accelerator", "fabric", "self.fabric", "super()"})
 
 
