@@ -238,6 +238,8 @@ class Explorer:
                 state = typestate.forget(state, owner)
         if OTHERS not in owners and self.owners.owner(event.owner or "", frame) not in owners:
             state = typestate.forget(state, OTHERS)
+        if ir.BY_HAND not in owners:
+            state = typestate.forget(state, ir.BY_HAND)  # whose parameters are moved by hand is not known
         yield replace(state, suspects=frozenset(), ready=()) if event.written else state
 
     def invoke(self, event: ir.Invoke, state: State, frame: Frame) -> Iterator[State]:
