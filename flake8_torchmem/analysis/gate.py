@@ -55,7 +55,7 @@ class Selection:
 
     Attributes:
         ranges: for each slice its line ranges [first, end), 1-based.
-        body: the ast statement of each slice; classes hold their kept methods alone.
+        body: the ast statement of each slice; a class holds one method.
         imports: local name to full dotted name, of the whole file.
         bases: base names of every top-level class.
         guarded: top-level classes whose calls run without gradients by themselves.
@@ -220,23 +220,17 @@ def _too_deep(expression: ast.expr) -> bool:
 
 
 def _selection(tree: ast.Module, units: list[Unit]) -> Selection:
-    """The chosen units as slices: statements of the module body first, then functions and classes with their chosen methods."""
+    """The chosen units as slices: statements of the module body first, then functions, and methods under their class's header."""
     ranges: list[list[tuple[int, int]]] = []
     body: list[ast.stmt] = []
-    open_class: ast.ClassDef | None = None
     for unit in sorted(units, key=lambda unit: bool(unit.name)):
-        lines = (unit.first, unit.end)
         if unit.cls is None:
             body.append(unit.node)
-            ranges.append([lines])
-        elif unit.cls is open_class:
-            body[-1].body.append(unit.node)  # type: ignore[attr-defined]
-            ranges[-1].append(lines)
-        else:
-            header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
-            body.append(ast.copy_location(header, unit.cls))
-            ranges.append([(_first_line(unit.cls), _first_line(unit.cls.body[0])), lines])
-        open_class = unit.cls
+            ranges.append([(unit.first, unit.end)])
+            continue
+        header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
+        body.append(ast.copy_location(header, unit.cls))
+        ranges.append([(_first_line(unit.cls), _first_line(unit.cls.body[0])), (unit.first, unit.end)])
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     guarded = frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef) and any(map(_is_guarded_call, node.body)))
     return Selection(ranges, body, imports(tree), bases, guarded)

@@ -55,10 +55,12 @@ class Lowering:
         (parent.nested if parent else self.program.functions)[function.name] = function
 
     def cls(self, node: cst.ClassDef, scope: Scope) -> None:
-        """A class: its methods; other statements of its body are not looked at."""
-        bases = self.outside([arg.value for arg in node.bases])
-        cls = ir.Class(node.name.value, tuple(scope.resolve(base.path) for base in bases if isinstance(base, ir.Name)))
-        self.program.classes[cls.name] = cls
+        """A class, or a further slice of one: its methods; other statements of its body are not looked at."""
+        cls = self.program.classes.get(node.name.value)
+        if cls is None:
+            bases = self.outside([arg.value for arg in node.bases])
+            cls = ir.Class(node.name.value, tuple(scope.resolve(base.path) for base in bases if isinstance(base, ir.Name)))
+            self.program.classes[cls.name] = cls
         for statement in node.body.body:
             if isinstance(statement, cst.FunctionDef):
                 method = self.function(statement, cls, None, scope)
