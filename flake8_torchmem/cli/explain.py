@@ -36,7 +36,8 @@ def _styled(markdown: str) -> str:
 
     title, _, body = markdown.partition("\n")
     rendered = io.StringIO()
-    console = Console(file=rendered, force_terminal=True, width=min(shutil.get_terminal_size().columns, 120))
+    # A terminal without a size reports 0 columns on Python 3.10.
+    console = Console(file=rendered, force_terminal=True, width=min(shutil.get_terminal_size().columns or 80, 120))
     console.print(title, style="bold", markup=False, highlight=False)
     console.print(Markdown(body))
     return rendered.getvalue()
