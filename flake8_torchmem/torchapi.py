@@ -20,6 +20,10 @@ MODULE_NAME = re.compile(
     r"|classifier|generator|discriminator|critic|actor|policy|unet|vae|policy_net|target_net|q_net|qnet|netG|netD|net_g|net_d"
     r"|[GD]|net_?[GD]_?\w{0,4}|generator_\w+|discriminator_\w+|model_\w{1,12}|\w{1,12}_model|\w{1,12}_net|criterion_?\w{0,12}|\w{1,12}_criterion)$"
 )
+# What has functions of such names that are no modules: `writer.generator(...)`, `np.random.generator(...)`.
+HOLDS_NO_MODULES = re.compile(
+    r"writer|logger|parser|client|data|loader|tokenizer|random|rng|^np$|^os$|builder|factory|registry|utils?$|config", re.I
+)
 NOT_MODULE_NAME = re.compile(
     r"^(?:prepare|build|get|load|create|make|save|init|initialize|wrap|unwrap|set|update|eval|evaluate|test|train|fit|run|setup|restore|download|import"
     r"|export|convert|find|select|copy|clone|move|delete|remove|push|log|print|summarize|freeze|unfreeze|define|construct|instantiate|generate|define)_"
@@ -86,7 +90,7 @@ DETACHING_METHODS = frozenset(
     (
         "detach detach_ argmax argmin argsort eq ne gt lt ge le isnan isfinite isinf long int short byte bool nonzero bincount"
         " any all multinomial new_zeros new_ones new_tensor new_full new_empty equal allclose logical_and logical_or logical_not"
-        " bernoulli sign_ zero_ requires_grad_"
+        " bernoulli sign_ zero_"
     ).split()
 )
 NUMBER_ATTRIBUTES = frozenset("shape ndim dtype device is_cuda requires_grad grad_fn is_leaf names layout itemsize avg".split())

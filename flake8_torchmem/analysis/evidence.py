@@ -131,8 +131,9 @@ class Evidence:
         partial = any(isinstance(bind.value, ir.Call) and bind.value.method == "partial" for bind in self.bindings.binds(path, function))
         if partial or torchapi.NOT_MODULE_NAME.match(last):
             return False
-        local = path in (last, f"self.{last}")
-        return bool(torchapi.MODULE_NAME.match(last)) and (local or path.count(".") <= 2) and last not in self.bindings.program.imports
+        base = path.rpartition(".")[0]
+        held = base.count(".") <= 1 and not torchapi.HOLDS_NO_MODULES.search(torchapi.last(base))
+        return bool(torchapi.MODULE_NAME.match(last)) and held and last not in self.bindings.program.imports
 
     def _guards_itself(self, call: ir.Call) -> bool:
         """Whether a call builds something that runs without gradients by itself: `YOLO(...)`, `SomePipeline.from_pretrained(...)`."""
@@ -252,6 +253,14 @@ def _companion(bind: ir.Bind, other: ir.Bind) -> bool:
         return False
     last = torchapi.last(other.place)
     return bool(torchapi.LOSS_NAME.search(last)) and not torchapi.METRIC_NAME.search(last) and not FOR_THE_LOG.search(last)
+
+
+def is_leaf(expr: ir.Expr) -> bool:
+    """Whether a value is a new leaf that collects gradients: it starts graphs and is part of none."""
+    if not isinstance(expr, ir.Call):
+        return False
+    wanted = expr.kwargs.get("requires_grad")
+    return expr.method in ("requires_grad_", "Parameter") or (isinstance(wanted, ir.Const) and wanted.value is True)
 
 
 def _is_false(bind: ir.Bind) -> bool:

@@ -282,6 +282,8 @@ class Explorer:
             self.settle(over, None)
             state = replace(typestate.next_turn(state, edge.turn), suspects=state.suspects - over)
             return replace(state, facts=frozenset(fact for fact in state.facts if fact[0] not in self.plan(frame).volatile))
+        if edge.handler:
+            return replace(state, ready=(), suspects=frozenset())
         test = self.plan(frame).tests.get(edge)
         if test is None:
             return state

@@ -258,13 +258,17 @@ class Return(Event):
 
 @dataclass(eq=False, slots=True)
 class Edge:
-    """Control flows to `target` if `cond`, where given, is `arm`. `turn`: a loop starts over. `loops`: around the branch."""
+    """Control flows to `target` if `cond`, where given, is `arm`. `turn`: a loop starts over. `loops`: around the branch.
+
+    `handler`: an exception leads here, and what happened before it is not known.
+    """
 
     target: Block
     cond: Expr | None = None
     arm: bool = True
     turn: Loop | None = None
     loops: tuple[Loop, ...] = ()
+    handler: bool = False
 
 
 @dataclass(eq=False, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.evidence import carriers
+from flake8_torchmem.analysis.evidence import carriers, is_leaf
 from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _graph(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> se
             ):
                 found.add("a loss of unknown origin")
             for bind in binds:
-                data = bind.kind == "target" and values.bound(bind) is not Kind.GRAPH
+                data = is_leaf(bind.value) or (bind.kind == "target" and values.bound(bind) is not Kind.GRAPH)
                 if bind not in found and not data and values.bound(bind) not in PLAIN | {Kind.MODULE}:
                     found |= {bind, bind.value.base if isinstance(bind.value, ir.Item) else bind}
                     pending.append((bind.value, at[bind]))
@@ -157,7 +157,7 @@ def _is_old(facts: FileFacts, function: ir.Function, event: ir.Event, path: str,
 
 def _harmless(kind: Kind, bind: ir.Bind, facts: FileFacts) -> bool:
     """Whether an old value has no graph that could be walked twice: numbers, modules, leaves, arguments, data."""
-    if kind in PLAIN or kind is Kind.MODULE:
+    if kind in PLAIN or kind is Kind.MODULE or is_leaf(bind.value):
         return True
     names = [node for node in ir.walk(bind.value) if isinstance(node, ir.Call)]
     return kind is not Kind.GRAPH and (not names or bool(DATA.search(bind.place)))

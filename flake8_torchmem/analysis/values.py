@@ -7,7 +7,7 @@ from enum import Enum
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.evidence import Evidence
+from flake8_torchmem.analysis.evidence import Evidence, is_leaf
 from flake8_torchmem.analysis.ir import Grad
 from flake8_torchmem.analysis.reaching import Env, Reaching
 
@@ -180,6 +180,8 @@ class Values:
         name = torchapi.last(full)
         if torchapi.MODULE_FACTORY.match(full):
             return Kind.MODULE
+        if is_leaf(call):
+            return Kind.GRAPH
         if name in torchapi.DETACHED_TORCH:
             return Kind.DETACHED
         return recorded(combine(operands), call.ctx.grad) if operands else Kind.UNKNOWN
@@ -195,6 +197,8 @@ class Values:
             if name == "forward" or torchapi.LOSS_NAME.search(name):
                 return self._forward(call, [])
             return None
+        if is_leaf(call):
+            return Kind.GRAPH
         if name in torchapi.DETACHING_METHODS:
             return Kind.DETACHED
         if base is Kind.GRAPH:

@@ -217,7 +217,7 @@ class Statements:
         scope.link(after)
         for handler in node.handlers:
             block = scope.new_block()
-            before.edges.append(ir.Edge(block, ir.Opaque(), True, None, scope.ctx.loops))
+            before.edges.append(ir.Edge(block, ir.Opaque(), True, None, scope.ctx.loops, handler=True))
             scope.start(block)
             with scope.within(handler=True):
                 self.suite(handler.body)
