@@ -172,7 +172,8 @@ class Values:
             found = self._method(call, call.receiver, name, env)
             if found is not None:
                 return found
-        if self.kind(call.func, env, call.ctx) is Kind.MODULE:
+        # Only a path can be a module; looking into other callees again would double the work at every link of a chain.
+        if isinstance(call.func, ir.Name) and self._path(call.func.path, env, call.ctx) is Kind.MODULE:
             return self._forward(call, operands)
         return Kind.UNKNOWN
 
