@@ -135,7 +135,6 @@ LEARNER_NAME = re.compile(r"^self$|agent|policy|learner|trainer|algo|brain|optim
 DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
 PAIR_RESULT = frozenset(("max min topk sort kthvalue median mode cummax cummin").split())
 INDEX_FIELDS = frozenset({"indices"})
-MODULE_EVIDENCE = frozenset(("parameters named_parameters train eval zero_grad load_state_dict state_dict modules named_modules").split())
 MODULE_WRAPPERS = frozenset(
     {"DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FullyShardedDataParallel", "FSDP", "script"}
 )
@@ -143,12 +142,10 @@ MODULE_FACTORY = re.compile(
     r"^(?:torch\.nn\.(?!functional|init|utils|parallel\.scatter)[\w.]*[A-Z]\w*$|torchvision\.models\.|timm\.create_model|monai\.networks\.)"
 )
 MODULE_BASE = re.compile(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
-LIGHTNING_BASE = re.compile(r"LightningModule|pl\.LightningModule")
 OPTIMIZER_FACTORY = re.compile(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
 MODULE_TRANSPARENT = frozenset(("to cuda cpu half float double bfloat16 train eval requires_grad_ module share_memory").split())
 SAME_ELEMENTS = frozenset(("enumerate tqdm zip reversed sorted list tuple iter trange track islice chain cycle next").split())
 GROWING_METHODS = {"append": "append", "extend": "extend", "appendleft": "append", "insert": "append", "add": "add"}
-CLEARING_METHODS = frozenset({"clear"})
 
 
 def last(path: str) -> str:

@@ -90,13 +90,6 @@ class State:
         found[owner] = gradients
         return replace(self, owners=tuple(sorted(found.items(), key=lambda item: item[0])))
 
-    def mapped(self, change: dict[str, Gradients]) -> State:
-        """With several owners replaced."""
-        state = self
-        for owner, gradients in change.items():
-            state = state.having(owner, gradients)
-        return state
-
 
 def backward(state: State, event: Backward, loops: tuple[Loop, ...]) -> State:
     """Gradients are added for every owner: whose they are is known at the steps."""
