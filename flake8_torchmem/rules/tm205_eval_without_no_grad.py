@@ -71,7 +71,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evaluation import (
     evaluates,
     forwards,
@@ -123,7 +123,8 @@ def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke
     for loop in forward.ctx.loops:
         if facts.effect_in(loop, function, "backward"):
             continue
-        if loop.kind == "comp" and not goes_over_data(facts, loop, function):
+        one_model_per_turn = paths.root(forward.call.path or "") in loop.assigned
+        if (loop.kind == "comp" or one_model_per_turn) and not goes_over_data(facts, loop, function):
             continue
         if evaluates(facts, loop, function) and (
             goes_over_data(facts, loop, function) or mode_before(function, loop) or torchapi.EVAL_NAME.search(function.name)
