@@ -191,9 +191,8 @@ class Evidence:
             yield from (path for arg in call.operands for path in carriers(arg))
         callee = self.bindings.callee(call, function)
         if callee is not None and any(isinstance(event, ir.Backward) for event in callee.events()):
-            params = callee.params[1:] if callee.owner and callee.params[:1] == ("self",) else callee.params
-            feeding = self.feeds_backward(callee) if callee is not function else frozenset(params)
-            for param, arg in [*zip(params, call.args, strict=False), *call.kwargs.items()]:
+            feeding = self.feeds_backward(callee) if callee is not function else frozenset(param for param, _ in callee.arguments(call))
+            for param, arg in callee.arguments(call):
                 if param in feeding:
                     yield from carriers(arg)
 

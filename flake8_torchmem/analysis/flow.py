@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 from flake8_torchmem.analysis.ir import Block, Edge
@@ -67,6 +67,18 @@ def explore(
                     seen.add((edge.target, beyond))
                     work.append((edge.target, beyond))
     return exits
+
+
+def within_turn(start: Block) -> Iterator[Block]:
+    """The blocks that can follow a block, itself first, before any loop starts over."""
+    pending, seen = [start], {start}
+    while pending:
+        block = pending.pop()
+        yield block
+        for edge in block.edges:
+            if edge.turn is None and edge.target not in seen:
+                seen.add(edge.target)
+                pending.append(edge.target)
 
 
 def solve(entry: Block, initial: J, transfer: Callable[[Block, J], J], join: Callable[[J, J], tuple[J, bool]]) -> dict[int, J]:

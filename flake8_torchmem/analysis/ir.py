@@ -302,6 +302,11 @@ class Function:
         for block in self.blocks:
             yield from block.events
 
+    def arguments(self, call: Call) -> list[tuple[str, Expr]]:
+        """Parameters with what a call gives for them, `self` left out."""
+        params = self.params[1:] if self.owner and self.params[:1] == ("self",) else self.params
+        return [*zip(params, call.args, strict=False), *call.kwargs.items()]
+
     @property
     def locals(self) -> set[str]:
         """Names that live in this function alone."""

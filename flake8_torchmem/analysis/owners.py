@@ -74,13 +74,11 @@ class Owners:
         """The frame of a call."""
         key = (call, caller)
         if key not in self.frames:
-            params = list(callee.params)
             args: dict[str, str] = {}
-            if callee.owner and params and params[0] == "self":
+            if callee.owner and callee.params[:1] == ("self",):
                 receiver = call.receiver
                 args["self"] = self.canonical(receiver.path, caller) if isinstance(receiver, ir.Name) else f"<{id(call)}>"
-                params = params[1:]
-            for param, arg in [*zip(params, call.args, strict=False), *call.kwargs.items()]:
+            for param, arg in callee.arguments(call):
                 if isinstance(arg, ir.Name):
                     args[param] = self.canonical(arg.path, caller)
             loops = caller.loops + call.ctx.loops

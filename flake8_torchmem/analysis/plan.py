@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis.callees import Touch, touches
+from flake8_torchmem.analysis.flow import within_turn
 from flake8_torchmem.analysis.owners import Frame, Owners
 from flake8_torchmem.analysis.summaries import Summaries
 
@@ -110,14 +111,8 @@ class Plan:
     def reachable(self, block: ir.Block) -> frozenset[ir.Event]:
         """Events that can still happen in this turn from the start of a block."""
         if block not in self._reach:
-            found, pending, seen = set(block.events), [block], {block}
-            while pending:
-                for edge in pending.pop().edges:
-                    if edge.turn is None and edge.target not in seen:
-                        seen.add(edge.target)
-                        pending.append(edge.target)
-                        found.update(edge.target.events)
-            self._reach[block] = frozenset(event for event in found if self._acts(event))
+            events = (event for reached in within_turn(block) for event in reached.events)
+            self._reach[block] = frozenset(event for event in events if self._acts(event))
         return self._reach[block]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers, is_leaf
+from flake8_torchmem.analysis.flow import within_turn
 from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
@@ -39,13 +40,7 @@ def _later(function: ir.Function, backward: ir.Backward) -> Iterator[ir.Event]:
     """Events that can follow in the same turn."""
     start = next(block for block in function.blocks if backward in block.events)
     yield from start.events[start.events.index(backward) + 1 :]
-    pending, seen = [start], {start}
-    while pending:
-        for edge in pending.pop().edges:
-            if edge.turn is None and edge.target not in seen:
-                seen.add(edge.target)
-                pending.append(edge.target)
-                yield from edge.target.events
+    yield from (event for block in within_turn(start) if block is not start for event in block.events)
 
 
 def _uses_graph(facts: FileFacts, function: ir.Function, backward: ir.Backward, event: ir.Event) -> bool:

@@ -224,9 +224,7 @@ class Values:
             return Kind.UNKNOWN
         if callee.name in ("forward", "__call__"):
             return self._forward(call, [self.kind(arg, env, call.ctx) for arg in call.operands])
-        params = callee.params[1:] if callee.owner and callee.params[:1] == ("self",) else callee.params
-        given = [*zip(params, call.args, strict=False), *call.kwargs.items()]
-        args = tuple((param, self.kind(arg, env, call.ctx)) for param, arg in given)
+        args = tuple((param, self.kind(arg, env, call.ctx)) for param, arg in callee.arguments(call))
         key = (callee, args)
         if key not in self._callees:
             self._callees[key] = Values(callee, self.evidence, args, self.depth + 1)

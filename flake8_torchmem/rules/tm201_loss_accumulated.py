@@ -121,7 +121,8 @@ def _meters(facts: FileFacts) -> Iterator[Report]:
             if callee is None or callee.owner is None or not repeated or facts.guarded_by_callers(function):
                 continue
             values = facts.values(function)
-            given = [*zip(callee.params[1:], event.call.args, strict=False), *event.call.kwargs.items()]
-            if any(values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param) for param, arg in given):
+            if any(
+                values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param) for param, arg in callee.arguments(event.call)
+            ):
                 freed = not event.ctx.loops or facts.effect_in(event.ctx.loops[-1], function, "backward")
                 yield _report(event.site, f"{callee.owner.name}.{callee.name}", freed)
