@@ -30,6 +30,8 @@ class Positions:
         statement = self._statements[site.mark.number]
         if site.rank is None:
             return statement
+        if site.decorator:
+            return statement.decorator_list[site.rank]  # type: ignore[attr-defined, no-any-return]
         found = [node for node in _expressions(statement) if isinstance(node, COUNTED)]
         return found[site.rank] if len(found) == site.mark.expressions else statement
 
@@ -41,6 +43,7 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, FUNCTIONS):
+                    yield method
                     yield from _statements(method.body)
             continue
         for suite in _suites(node):
@@ -90,7 +93,7 @@ def _as_list(value: object) -> list[ast.AST]:
 ORDER: dict[type[ast.AST], tuple[str, ...]] = {
     ast.Assign: ("value", "targets"), ast.AnnAssign: ("value", "target"), ast.AugAssign: ("value", "target"),
     ast.For: ("iter",), ast.AsyncFor: ("iter",), ast.Assert: ("test",), ast.Raise: ("exc",), ast.Match: ("subject",),
-    ast.FunctionDef: (), ast.AsyncFunctionDef: (), ast.ClassDef: (), ast.Lambda: (),
+    ast.FunctionDef: (), ast.AsyncFunctionDef: (), ast.ClassDef: (), ast.Lambda: ("body",),
     ast.IfExp: ("test", "body", "orelse"), ast.NamedExpr: ("value", "target"), ast.FormattedValue: ("value",),
     ast.Dict: ("keys", "values"),
 }  # fmt: skip

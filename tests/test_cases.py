@@ -9,39 +9,45 @@ import pytest
 
 from flake8_torchmem.analysis import gate
 from flake8_torchmem.analysis.engine import check_text
-from flake8_torchmem.rules import rule_modules
+from flake8_torchmem.catalogue import catalogue
 from tests.cases import Case, expected, load
 
-CODES = frozenset(rule_modules()) | {"TM900"}
+DEFAULT = frozenset(code for code, rule in catalogue().items() if rule.default)
 CASES = list(load())
 
 
-def found(source: str) -> set[tuple[int, str]]:
-    return {(finding.span.line, finding.code) for finding in check_text(source, "case.py", CODES)}
+def codes(case: Case) -> frozenset[str]:
+    """The rules that a case is held against: those that are on by default, and its table's own."""
+    return DEFAULT | ({case.table} & catalogue().keys())
+
+
+def found(source: str, case: Case) -> set[tuple[int, str]]:
+    return {(finding.span.line, finding.code) for finding in check_text(source, "case.py", codes(case))}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 def test_case(case: Case) -> None:
     marks = expected(case.source)
     assert case.fires == bool(marks), "the header and the marks disagree"
-    assert found(case.source) == marks
+    assert found(case.source, case) == marks
 
 
 @pytest.mark.parametrize("table", sorted({case.table for case in CASES}))
 def test_gates_lose_no_finding(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found in whole files is found in the slices that the gates let through."""
-    sources = [case.source for case in CASES if case.table == table]
-    through = [found(source) for source in sources]
+    cases = [case for case in CASES if case.table == table]
+    through = [found(case.source, case) for case in cases]
     monkeypatch.setattr(gate, "select", everything)
-    assert through == [found(source) for source in sources]
+    assert through == [found(case.source, case) for case in cases]
 
 
-def everything(text: str, tree: ast.Module) -> gate.Selection:
+def everything(text: str, tree: ast.Module, _codes: frozenset[str]) -> gate.Selection:
     """A selection of all lines."""
-    bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
+    names = gate.imports(tree)
+    bases = {node.name: gate._bases(node, names) for node in tree.body if isinstance(node, ast.ClassDef)}
     body = sorted(tree.body, key=lambda node: isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)))
     ranges = [[(gate._first_line(node), (node.end_lineno or 0) + 1)] for node in body]
-    return gate.Selection(ranges, body, gate.imports(tree), bases)
+    return gate.Selection(ranges, body, names, bases)
 
 
 def test_findings_do_not_depend_on_what_stands_around() -> None:
@@ -49,7 +55,7 @@ def test_findings_do_not_depend_on_what_stands_around() -> None:
     for case in (case for case in CASES if case.fires and case.source.count("\ndef ") <= 1):
         padding = "\n".join(f"TABLE_{number} = [{', '.join(map(str, range(40)))}]" for number in range(30))
         moved = f"{padding}\n\n\ndef unrelated(values):\n    return [value for value in values]\n\n\n{case.source}"
-        assert found(moved) == expected(moved), case.id
+        assert found(moved, case) == expected(moved), case.id
 
 
 SPOTS = {
@@ -63,7 +69,7 @@ SPOTS = {
 def test_spans_cover_the_reported_syntax(case: Case) -> None:
     """Lines and columns are those of the call or statement that the rule is about, on every kind of line."""
     lines = case.source.split("\n")
-    for finding in check_text(case.source, "case.py", CODES):
+    for finding in check_text(case.source, "case.py", codes(case)):
         span = finding.span
         covered = "\n".join(lines[span.line - 1 : span.end_line])
         covered = covered[span.column - 1 : len(covered) - len(lines[span.end_line - 1]) + span.end_column - 1]

@@ -21,10 +21,6 @@ class Bindings:
     def __init__(self, program: ir.Program) -> None:
         self.program = program
 
-    def resolve(self, path: str) -> str:
-        """The path with imports spelled out."""
-        return torchapi.resolve(path, self.program.imports)
-
     @memoized
     def assigned(self, function: ir.Function | None) -> dict[str, list[ir.Bind]]:
         """All bindings of a function by place."""
@@ -159,7 +155,7 @@ class Bindings:
 
     def is_optimizer_factory(self, call: ir.Call) -> bool:
         """Whether a call builds an optimizer."""
-        path = self.resolve(call.path or "")
+        path = torchapi.resolve(call.path or "", call.ctx.file.imports)
         if call.method == "optimizers":
             return False
         return bool(torchapi.OPTIMIZER_FACTORY.search(path)) and not torchapi.looks_like_scheduler(path)

@@ -48,7 +48,7 @@ def touches(call: ir.Call, frame: Frame, owners: Owners, losses: set[str]) -> To
         losses: variables that the root function back-propagates.
     """
     name = call.method
-    path = owners.bindings.resolve(owners.canonical(call.path, frame)) if call.path else ""
+    path = torchapi.resolve(owners.canonical(call.path, frame), call.ctx.file.imports) if call.path else ""
     if path.startswith(LIBRARY) or name in torchapi.NUMBER_FUNCTIONS:
         return Touch.NOTHING
     given = list(_given(call))

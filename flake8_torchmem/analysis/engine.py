@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis import gate
+from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.model import Finding, Span
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 from flake8_torchmem.source import Slices, parse
@@ -35,7 +35,7 @@ def check_text(text: str, path: str, codes: frozenset[str], tree: ast.Module | N
     if not gate.candidate(text):
         return []
     try:
-        selection = gate.select(text, tree)
+        selection = gate.select(text, tree, codes)
         if selection is None:
             return []
         with collector_paused():
@@ -63,7 +63,7 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     from flake8_torchmem.rules import rule_modules
 
     slices = Slices(text, selection)
-    program = lower(slices.modules(), selection.imports)
+    program = lower(slices.modules(), ir.File(path, selection.imports))
     facts = FileFacts(program, selection.bases, selection.guarded)
     failure: Finding | None = None
     try:

@@ -49,7 +49,7 @@ class Evidence:
 
     Args:
         bindings: what its names stand for.
-        bases: base names of every class of the file, also of those whose methods were sliced away.
+        bases: full base names of every class of the file, also of those whose methods were sliced away.
         guarded: classes whose calls run without gradients by themselves.
     """
 
@@ -78,7 +78,11 @@ class Evidence:
 
     def resolve(self, path: str, function: ir.Function) -> str:
         """The full dotted name of a path, unless a local variable hides the import."""
-        return path if paths.root(path) in function.locals else self.bindings.resolve(self.bindings.canonical(path, function))
+        return (
+            path
+            if paths.root(path) in function.locals
+            else torchapi.resolve(self.bindings.canonical(path, function), function.file.imports)
+        )
 
     def _find_frozen(self) -> Iterator[str]:
         """Modules whose parameters were told not to require gradients."""
@@ -126,14 +130,14 @@ class Evidence:
         if path in self._used_as_module:
             return True
         last = torchapi.last(path)
-        if any(full.startswith(OTHER_FRAMEWORKS) for full in self.bindings.program.imports.values()):
+        if any(full.startswith(OTHER_FRAMEWORKS) for full in function.file.imports.values()):
             return False
         partial = any(isinstance(bind.value, ir.Call) and bind.value.method == "partial" for bind in self.bindings.binds(path, function))
         if partial or torchapi.NOT_MODULE_NAME.match(last):
             return False
         base = path.rpartition(".")[0]
         held = base.count(".") <= 1 and not torchapi.HOLDS_NO_MODULES.search(torchapi.last(base))
-        return bool(torchapi.MODULE_NAME.match(last)) and held and last not in self.bindings.program.imports
+        return bool(torchapi.MODULE_NAME.match(last)) and held and last not in function.file.imports
 
     def _guards_itself(self, call: ir.Call) -> bool:
         """Whether a call builds something that runs without gradients by itself: `YOLO(...)`, `SomePipeline.from_pretrained(...)`."""
@@ -143,13 +147,13 @@ class Evidence:
 
     def _builds_module(self, call: ir.Call) -> bool:
         path = call.path or ""
-        full = self.bindings.resolve(path)
-        return bool(torchapi.MODULE_FACTORY.match(full)) or call.method in torchapi.MODULE_WRAPPERS or self.module_class(path)
+        full = torchapi.resolve(path, call.ctx.file.imports)
+        return bool(torchapi.MODULE_FACTORY.match(full)) or call.method in torchapi.MODULE_WRAPPERS or self.module_class(full)
 
     def module_class(self, name: str, depth: int = 0) -> bool:
         """Whether a class of the file derives from a torch module."""
         bases = self.bases.get(name, ())
-        return any(torchapi.MODULE_BASE.search(self.bindings.resolve(b)) or (depth < 5 and self.module_class(b, depth + 1)) for b in bases)
+        return any(torchapi.MODULE_BASE.search(base) or (depth < 5 and self.module_class(base, depth + 1)) for base in bases)
 
     def backpropagated(self, bind: ir.Bind, function: ir.Function) -> bool:
         """Whether what this binding made is back-propagated in the function, or comes along with what is."""

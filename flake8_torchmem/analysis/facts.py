@@ -21,7 +21,7 @@ class FileFacts:
 
     Args:
         program: the lowered file.
-        bases: base names of every class of the file.
+        bases: full base names of every class of the file.
         guarded: classes whose calls run without gradients by themselves.
     """
 

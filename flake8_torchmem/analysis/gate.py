@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
+from flake8_torchmem.analysis.triggers import triggers
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
@@ -57,7 +58,7 @@ class Selection:
         ranges: for each slice its line ranges [first, end), 1-based.
         body: the ast statement of each slice; a class holds one method.
         imports: local name to full dotted name, of the whole file.
-        bases: base names of every top-level class.
+        bases: full base names of every top-level class.
         guarded: top-level classes whose calls run without gradients by themselves.
     """
 
@@ -73,19 +74,22 @@ def candidate(text: str) -> bool:
     return "torch" in text or ("backward" in text and ("zero_grad" in text or "optimizer" in text))
 
 
-def select(text: str, tree: ast.Module) -> Selection | None:
+def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | None:
     """The lines that matter, None when none do.
 
     Args:
         text: the file.
         tree: its syntax tree.
+        codes: rules to run.
     """
     lines = text.split("\n")
+    words = triggers(codes)
     units = list(_units(tree, lines))
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
     predicting = {unit for unit in units if unit.cls in evaluating and torchapi.EVAL_NAME.search(unit.name)}
     chosen = {unit for unit in units if _matters(unit) or unit in predicting or (script and not unit.name and LOOP.search(unit.text))}
+    chosen |= {unit for unit in units if words is not None and unit not in chosen and len(unit.text) < MAX_UNIT and words.search(unit.text)}
     if not chosen:
         return None
     chosen |= _callers(units, chosen)
@@ -231,9 +235,14 @@ def _selection(tree: ast.Module, units: list[Unit]) -> Selection:
         header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
         body.append(ast.copy_location(header, unit.cls))
         ranges.append([(_first_line(unit.cls), _first_line(unit.cls.body[0])), (unit.first, unit.end)])
-    bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
+    names = imports(tree)
+    bases = {node.name: _bases(node, names) for node in tree.body if isinstance(node, ast.ClassDef)}
     guarded = frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef) and any(map(_is_guarded_call, node.body)))
-    return Selection(ranges, body, imports(tree), bases, guarded)
+    return Selection(ranges, body, names, bases, guarded)
+
+
+def _bases(node: ast.ClassDef, names: dict[str, str]) -> tuple[str, ...]:
+    return tuple(torchapi.resolve(ast.unparse(base), names) for base in node.bases)
 
 
 def _is_guarded_call(node: ast.stmt) -> bool:

@@ -14,32 +14,33 @@ import libcst as cst
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.lower import guards
 from flake8_torchmem.analysis.lower.expressions import Expressions
-from flake8_torchmem.analysis.lower.scope import Scope
+from flake8_torchmem.analysis.lower.scope import Scope, parameters
 from flake8_torchmem.analysis.lower.statements import Statements
 
 
-def lower(modules: Iterable[cst.Module], imports: dict[str, str]) -> ir.Program:
+def lower(modules: Iterable[cst.Module], file: ir.File) -> ir.Program:
     """Lower the slices of a file.
 
     Args:
         modules: parsed slices, statements of the module body before definitions: a switch of the gradient mode there holds
             for every function. Each is let go before the next is asked for.
-        imports: local name to full dotted name, of the whole file.
+        file: the file that they are of.
     """
-    return Lowering(imports).file(modules)
+    return Lowering(file).lower(modules)
 
 
 class Lowering:
     """Keeps the program under construction."""
 
-    def __init__(self, imports: dict[str, str]) -> None:
-        self.program = ir.Program(imports)
+    def __init__(self, file: ir.File) -> None:
+        self.file = file
+        self.program = ir.Program(file)
         self.marks: Iterator[int] = count()
 
-    def file(self, modules: Iterable[cst.Module]) -> ir.Program:
+    def lower(self, modules: Iterable[cst.Module]) -> ir.Program:
         """All slices into one program."""
-        body = ir.Function("<module>", None, (), (), None)
-        statements = Statements(Scope(body, self.program.imports, ir.Grad.ON, self.marks), self.define)
+        body = ir.Function("<module>", ir.Mark(-1, self.file), None, (), (), None)
+        statements = Statements(Scope(body, ir.Grad.ON, self.marks), self.define)
         for module in modules:
             statements.suite(module.body)
         self.program.module = body
@@ -63,28 +64,24 @@ class Lowering:
             self.program.classes[cls.name] = cls
         for statement in node.body.body:
             if isinstance(statement, cst.FunctionDef):
+                outer, scope.mark = scope.mark, ir.Mark(next(self.marks), self.file)
                 method = self.function(statement, cls, None, scope)
                 cls.methods[method.name] = method
+                scope.mark = outer
 
     def function(self, node: cst.FunctionDef, cls: ir.Class | None, parent: ir.Function | None, outer: Scope) -> ir.Function:
         """One function and, on the way, what is defined in it."""
         decorators = self.outside([decorator.decorator for decorator in node.decorators])
-        function = ir.Function(node.name.value, cls, parameters(node.params), tuple(decorators), parent)
+        function = ir.Function(node.name.value, outer.mark, cls, parameters(node.params), tuple(decorators), parent)
         function.assigned.update(
             param.name.value for param in (node.params.star_arg, node.params.star_kwarg) if isinstance(param, cst.Param)
         )
-        function.grad = guards.of_function(function, self.program.imports, outer.ctx.grad, outer.values)
-        scope = Scope(function, self.program.imports, function.grad, self.marks)
+        function.grad = guards.of_function(function, self.file.imports, outer.ctx.grad, outer.values)
+        scope = Scope(function, function.grad, self.marks)
         Statements(scope, self.define).suite(node.body)
         return function
 
     def outside(self, nodes: list[cst.BaseExpression]) -> list[ir.Expr]:
         """Expressions that belong to no function: decorators and base classes."""
-        scope = Scope(ir.Function("", None, (), (), None), self.program.imports, ir.Grad.ON, count())
+        scope = Scope(ir.Function("", ir.Mark(-1, self.file), None, (), (), None), ir.Grad.ON, count())
         return [Expressions(scope).lower(node) for node in nodes]
-
-
-def parameters(params: cst.Parameters) -> tuple[str, ...]:
-    """Parameter names, positional ones in order, then keyword-only ones."""
-    positional = (*params.posonly_params, *params.params)
-    return tuple(param.name.value for param in (*positional, *params.kwonly_params))

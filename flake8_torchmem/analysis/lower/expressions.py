@@ -164,7 +164,11 @@ class Expressions:
             return ir.Comp(kind, self.lower(element), loop)
 
     def function(self, node: cst.Lambda) -> ir.Expr:
-        return ir.Opaque()
+        """A lambda by the name of the function that it makes."""
+        scope = self.scope.nested(node.params)
+        value = Expressions(scope).lower(node.body)
+        scope.emit(ir.Return(scope.ctx, scope.site(), value))
+        return ir.Name(scope.fn.name)
 
     def wrapped(self, node: cst.Await | cst.Yield | cst.From) -> ir.Expr:
         inner: cst.CSTNode | None = (

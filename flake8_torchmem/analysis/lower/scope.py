@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import libcst as cst
+
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 
@@ -15,17 +17,16 @@ class Scope:
 
     Args:
         function: receives blocks and loops.
-        imports: what imported names stand for.
         grad: gradient mode at the function's entry.
         marks: numbers for statements, shared by the whole file.
     """
 
-    def __init__(self, function: ir.Function, imports: dict[str, str], grad: ir.Grad, marks: Iterator[int]) -> None:
+    def __init__(self, function: ir.Function, grad: ir.Grad, marks: Iterator[int]) -> None:
         self.fn = function
-        self.imports = imports
-        self.ctx = ir.Context(grad=grad)
+        self.imports = function.file.imports
+        self.ctx = ir.Context(function.file, grad=grad)
         self.marks = marks
-        self.mark = ir.Mark(-1)
+        self.mark = function.mark
         self.block = self.new_block()
         self.jumps: list[tuple[ir.Block, ir.Block]] = []
         self.switched: ir.Grad | None = None
@@ -46,6 +47,16 @@ class Scope:
     def start(self, block: ir.Block) -> None:
         """Go on in this block."""
         self.block = block
+
+    def nested(self, params: cst.Parameters) -> Scope:
+        """The scope of a lambda: a function of its own, on the statement it stands in."""
+        name = f"<lambda {len(self.fn.nested) + 1}>"
+        function = ir.Function(name, self.mark, None, parameters(params), (), self.fn)
+        function.grad = ir.Grad.ON if self.ctx.grad is ir.Grad.ON else ir.Grad.MAYBE
+        self.fn.nested[name] = function
+        scope = Scope(function, function.grad, self.marks)
+        scope.renamed = {name: other for name, other in self.renamed.items() if name not in function.params}
+        return scope
 
     def emit(self, event: ir.Event) -> None:
         """Append an event to the current block."""
@@ -123,6 +134,12 @@ class Scope:
         self.link(body, turn=loop)
         self.link(after)
         self.start(after)
+
+
+def parameters(params: cst.Parameters) -> tuple[str, ...]:
+    """Parameter names, positional ones in order, then keyword-only ones."""
+    positional = (*params.posonly_params, *params.params)
+    return tuple(param.name.value for param in (*positional, *params.kwonly_params))
 
 
 def gradient_assignment(event: ir.Bind) -> Iterator[ir.Event]:

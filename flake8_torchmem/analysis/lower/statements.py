@@ -34,7 +34,7 @@ class Statements:
 
     def statement(self, node: cst.CSTNode) -> None:
         """Lower one statement; unknown kinds have no effect."""
-        outer, self.scope.mark = self.scope.mark, ir.Mark(next(self.scope.marks))
+        outer, self.scope.mark = self.scope.mark, ir.Mark(next(self.scope.marks), self.scope.fn.file)
         handler = HANDLERS.get(type(node))
         if handler is not None:
             handler(self, node)
@@ -215,11 +215,14 @@ class Statements:
         if node.orelse is not None:
             self.suite(node.orelse.body)
         scope.link(after)
+        end = len(scope.fn.blocks)
         for handler in node.handlers:
+            types = self._expr(handler.type) if handler.type is not None else None
             block = scope.new_block()
             before.edges.append(ir.Edge(block, ir.Opaque(), True, None, scope.ctx.loops, handler=True))
             scope.start(block)
-            with scope.within(handler=True):
+            name = target_names(handler.name.name)[0] if handler.name is not None else None
+            with scope.within(handler=ir.Handler(types, name, body.index, end)):
                 self.suite(handler.body)
             scope.link(after)
         scope.start(after)

@@ -1,8 +1,4 @@
-"""Events, blocks, functions: the small language that rules read.
-
-A function is a control-flow graph of blocks. A block holds events in evaluation order; events hold expressions, small
-trees without syntax. Identity is the node itself: two equal-looking calls are two calls.
-"""
+"""Expressions: small trees without syntax, each with the place it stands in."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from enum import Enum
 
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "is", "is not", "in", "not in", "not"})
 BOOLEAN = frozenset({"and", "or"})
-BY_HAND = "<by hand>"  # the owner of a step that is written out: `p.data -= lr * p.grad`
 
 
 class Grad(Enum):
@@ -24,19 +19,41 @@ class Grad(Enum):
 
 
 @dataclass(eq=False, slots=True)
+class File:
+    """A source file.
+
+    Attributes:
+        name: as findings and messages spell it.
+        imports: local name to full dotted name; in a linked file also for the names that it defines itself.
+        linked: read because the checked file imports from it.
+    """
+
+    name: str
+    imports: dict[str, str]
+    linked: bool = False
+
+
+@dataclass(eq=False, slots=True)
 class Mark:
     """A statement by its number in the order of lowering, and how many calls and comprehensions it holds."""
 
     number: int
+    file: File
     expressions: int = 0
 
 
 @dataclass(eq=False, slots=True)
 class Site:
-    """A statement, or the call or comprehension of this rank in it. `source` finds the place, only when it is reported."""
+    """A statement, or the call, comprehension or decorator of this rank in it. `source` finds the place, only when it is reported."""
 
     mark: Mark
     rank: int | None = None
+    decorator: bool = False
+
+    @property
+    def file(self) -> File:
+        """The file that it is in."""
+        return self.mark.file
 
 
 class Expr:
@@ -164,188 +181,30 @@ class Loop:
 
 
 @dataclass(eq=False, slots=True)
-class Context:
-    """Where an event stands: enclosing loops (outermost first), gradient mode, conditions with their arm, handler or not."""
+class Handler:
+    """An `except` clause: what it catches (None for all), the name it binds, and the blocks [first, end) of what it guards."""
 
+    types: Expr | None
+    name: str | None
+    first: int
+    end: int
+
+
+@dataclass(eq=False, slots=True)
+class Context:
+    """Where an event stands: file, enclosing loops (outermost first), gradient mode, conditions with their arm, handler."""
+
+    file: File
     loops: tuple[Loop, ...] = ()
     grad: Grad = Grad.ON
     conds: tuple[tuple[Expr, bool, int], ...] = ()
-    handler: bool = False
+    handler: Handler | None = None
     accumulate: bool = False
 
     def conds_inside(self, loop: Loop | None) -> tuple[tuple[Expr, bool], ...]:
         """The conditions between this loop and the event."""
         depth = self.loops.index(loop) + 1 if loop in self.loops else 0
         return tuple((cond, arm) for cond, arm, level in self.conds if level >= depth)
-
-
-@dataclass(eq=False, slots=True)
-class Event:
-    """Something that happens; `site` is what to report."""
-
-    ctx: Context
-    site: Site
-
-
-@dataclass(eq=False, slots=True)
-class Bind(Event):
-    """A place gets a new value. `delta` is what `+=` adds; `kind`: assign, augment, target (of a loop), with, delete."""
-
-    place: str
-    value: Expr
-    kind: str = "assign"
-    delta: Expr | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Store(Event):
-    """A value goes into a container that stays what it is. `kind`: append, extend, setitem, augment."""
-
-    place: str
-    value: Expr
-    kind: str
-    key: Expr | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Clear(Event):
-    """A container is emptied."""
-
-    place: str
-
-
-@dataclass(eq=False, slots=True)
-class Invoke(Event):
-    """A call that is none of the events below."""
-
-    call: Call
-
-
-@dataclass(eq=False, slots=True)
-class Backward(Event):
-    """Gradients of `value` are added into the leaves. `engine` is the wrapper that does it, if any (`accelerator`)."""
-
-    call: Call
-    value: Expr
-    engine: str | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Step(Event):
-    """The owner's parameters move by their gradients. `closure`: the step evaluates its own loss."""
-
-    owner: str
-    call: Call | None
-    closure: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Zero(Event):
-    """The owner's gradients are cleared; None when whose is not visible. `written`: set by hand, to who knows what."""
-
-    owner: str | None
-    call: Call | None
-    written: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Return(Event):
-    """A value leaves the function; `kind`: return or yield."""
-
-    value: Expr
-    kind: str = "return"
-
-
-@dataclass(eq=False, slots=True)
-class Edge:
-    """Control flows to `target` if `cond`, where given, is `arm`. `turn`: a loop starts over. `loops`: around the branch.
-
-    `handler`: an exception leads here, and what happened before it is not known.
-    """
-
-    target: Block
-    cond: Expr | None = None
-    arm: bool = True
-    turn: Loop | None = None
-    loops: tuple[Loop, ...] = ()
-    handler: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Block:
-    """Events in order, then one of the edges; `raises`: it ends in an exception."""
-
-    index: int
-    events: list[Event] = field(default_factory=list)
-    edges: list[Edge] = field(default_factory=list)
-    raises: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Function:
-    """A function, method, nested function or lambda, or the module body (`name` is `<module>`)."""
-
-    name: str
-    owner: Class | None
-    params: tuple[str, ...]
-    decorators: tuple[Expr, ...]
-    parent: Function | None
-    blocks: list[Block] = field(default_factory=list)
-    loops: list[Loop] = field(default_factory=list)
-    nested: dict[str, Function] = field(default_factory=dict)
-    assigned: set[str] = field(default_factory=set)
-    free: set[str] = field(default_factory=set)
-    grad: Grad = Grad.ON
-
-    def events(self) -> Iterator[Event]:
-        """All events, in source order of their blocks."""
-        for block in self.blocks:
-            yield from block.events
-
-    def arguments(self, call: Call) -> list[tuple[str, Expr]]:
-        """Parameters with what a call gives for them, `self` left out."""
-        params = self.params[1:] if self.owner and self.params[:1] == ("self",) else self.params
-        return [*zip(params, call.args, strict=False), *call.kwargs.items()]
-
-    @property
-    def locals(self) -> set[str]:
-        """Names that live in this function alone."""
-        return (set(self.params) | {p for p in self.assigned if "." not in p and "[" not in p}) - self.free
-
-
-@dataclass(eq=False, slots=True)
-class Class:
-    """A class of the file: full names of its bases, and its methods."""
-
-    name: str
-    bases: tuple[str, ...]
-    methods: dict[str, Function] = field(default_factory=dict)
-
-
-@dataclass(eq=False, slots=True)
-class Program:
-    """One file: its functions by name, its classes, and what imported names stand for."""
-
-    imports: dict[str, str]
-    functions: dict[str, Function] = field(default_factory=dict)
-    classes: dict[str, Class] = field(default_factory=dict)
-    module: Function | None = None
-
-    def release(self) -> None:
-        """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
-        for function in self.all_functions():
-            for block in function.blocks:
-                block.edges.clear()
-                block.events.clear()
-
-    def all_functions(self) -> Iterator[Function]:
-        """Every function of the file, nested ones after their parents, the module body first."""
-        pending = [self.module] if self.module else []
-        pending += self.functions.values()
-        pending += [method for cls in self.classes.values() for method in cls.methods.values()]
-        for function in pending:
-            yield function
-            pending.extend(function.nested.values())
 
 
 def parts(expr: Expr) -> tuple[Expr, ...]:

@@ -1,0 +1,114 @@
+"""Blocks, functions, classes, files: the control-flow graphs that hold the events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flake8_torchmem.analysis.ir.events import Event
+from flake8_torchmem.analysis.ir.expressions import Call, Expr, File, Grad, Loop, Mark, Site
+
+
+@dataclass(eq=False, slots=True)
+class Edge:
+    """Control flows to `target` if `cond`, where given, is `arm`. `turn`: a loop starts over. `loops`: around the branch.
+
+    `handler`: an exception leads here, and what happened before it is not known.
+    """
+
+    target: Block
+    cond: Expr | None = None
+    arm: bool = True
+    turn: Loop | None = None
+    loops: tuple[Loop, ...] = ()
+    handler: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Block:
+    """Events in order, then one of the edges; `raises`: it ends in an exception."""
+
+    index: int
+    events: list[Event] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list)
+    raises: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Function:
+    """A function, method, nested function or lambda (`<lambda 1>`), or the module body (`name` is `<module>`).
+
+    `mark` is its `def` statement, or the statement that a lambda stands in.
+    """
+
+    name: str
+    mark: Mark
+    owner: Class | None
+    params: tuple[str, ...]
+    decorators: tuple[Expr, ...]
+    parent: Function | None
+    blocks: list[Block] = field(default_factory=list)
+    loops: list[Loop] = field(default_factory=list)
+    nested: dict[str, Function] = field(default_factory=dict)
+    assigned: set[str] = field(default_factory=set)
+    free: set[str] = field(default_factory=set)
+    grad: Grad = Grad.ON
+
+    @property
+    def file(self) -> File:
+        """The file that it is in."""
+        return self.mark.file
+
+    def decorator(self, index: int) -> Site:
+        """Where its decorator of this index stands, to be reported."""
+        return Site(self.mark, index, decorator=True)
+
+    def events(self) -> Iterator[Event]:
+        """All events, in source order of their blocks."""
+        for block in self.blocks:
+            yield from block.events
+
+    def arguments(self, call: Call) -> list[tuple[str, Expr]]:
+        """Parameters with what a call gives for them, `self` left out."""
+        params = self.params[1:] if self.owner and self.params[:1] == ("self",) else self.params
+        return [*zip(params, call.args, strict=False), *call.kwargs.items()]
+
+    @property
+    def locals(self) -> set[str]:
+        """Names that live in this function alone."""
+        return (set(self.params) | {p for p in self.assigned if "." not in p and "[" not in p}) - self.free
+
+
+@dataclass(eq=False, slots=True)
+class Class:
+    """A class of the file: full names of its bases, and its methods."""
+
+    name: str
+    bases: tuple[str, ...]
+    methods: dict[str, Function] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class Program:
+    """One file: its functions by name, and its classes."""
+
+    file: File
+    functions: dict[str, Function] = field(default_factory=dict)
+    classes: dict[str, Class] = field(default_factory=dict)
+    module: Function | None = None
+
+    def release(self) -> None:
+        """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
+        for function in self.all_functions():
+            for block in function.blocks:
+                block.edges.clear()
+                block.events.clear()
+
+    def all_functions(self) -> Iterator[Function]:
+        """Every function of the file, nested ones after their parents, the module body first."""
+        pending = [self.module] if self.module else []
+        pending += self.functions.values()
+        pending += [method for cls in self.classes.values() for method in cls.methods.values()]
+        for function in pending:
+            yield function
+            pending.extend(function.nested.values())

@@ -1,0 +1,20 @@
+"""Words of single rules: what makes a definition worth lowering beside what every gradient and retention rule needs.
+
+A definition that matches is parsed by libcst, which is most of what checking costs: the patterns are as narrow as the
+rules' evidence allows, and only those of rules that run are searched for.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+# Code to a pattern, searched in the text of one function, method or statement of the module.
+WORDS: dict[str, str] = {}
+
+
+@lru_cache(maxsize=16)
+def triggers(codes: frozenset[str]) -> re.Pattern[str] | None:
+    """One pattern for the words of all these rules, None when none has any."""
+    patterns = [WORDS[code] for code in sorted(codes & WORDS.keys())]
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
