@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.model import Finding
 
 if TYPE_CHECKING:
+    from flake8_torchmem.analysis.project import Project
     from flake8_torchmem.settings import Settings
 
 __all__ = ["Finding", "__version__", "check_source"]
@@ -18,13 +19,17 @@ __all__ = ["Finding", "__version__", "check_source"]
 __version__ = "0.1.0"
 
 
-def check_source(source: bytes | str, path: str = "<string>", settings: Settings | None = None) -> list[Finding]:
+def check_source(
+    source: bytes | str, path: str = "<string>", settings: Settings | None = None, project: Project | None = None
+) -> list[Finding]:
     """Check one file's source and return its findings, in order, without those that a `# noqa` comment suppresses.
 
     Args:
         source: the file's bytes, or text that is already decoded.
         path: the name that the findings carry; the file need not exist.
         settings: which rules to run; by default those that are on by default.
+        project: where to look for what the file imports, `flake8_torchmem.analysis.project.Project()`, the same one for all
+            files of a run; by default the file is judged alone.
 
     Raises:
         SourceError: the source cannot be decoded or is not valid Python (`flake8_torchmem.source`).
@@ -37,5 +42,5 @@ def check_source(source: bytes | str, path: str = "<string>", settings: Settings
 
     codes = (settings or Settings()).enabled_codes()
     text = decode(source) if isinstance(source, bytes) else source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    findings = [finding for finding in check_text(text, path, codes) if finding.code in codes]
+    findings = [finding for finding in check_text(text, path, codes, project=project) if finding.code in codes]
     return unsuppressed(text, findings)

@@ -13,6 +13,7 @@ from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 if TYPE_CHECKING:
     from flake8.options.manager import OptionManager
 
+    from flake8_torchmem.analysis.project import Project
     from flake8_torchmem.model import Finding
 
 # Codes of the rules that are off by default: reading them off the rules would import them all at flake8's start-up.
@@ -23,6 +24,8 @@ class TorchMemPlugin:
     """Checks one file that flake8 has parsed."""
 
     codes: ClassVar[frozenset[str]] = frozenset()
+    follow: ClassVar[bool] = False
+    project: ClassVar[Project | None] = None
 
     def __init__(self, tree: ast.Module, filename: str, lines: list[str]) -> None:
         self.tree = tree
@@ -31,13 +34,21 @@ class TorchMemPlugin:
 
     @classmethod
     def add_options(cls, manager: OptionManager) -> None:
-        """Keep the default-off rules quiet unless they are selected."""
+        """Keep the default-off rules quiet unless they are selected, and let imports be left alone."""
         manager.extend_default_ignore(DEFAULT_OFF)
+        manager.add_option(
+            "--torchmem-no-imports",
+            action="store_true",
+            parse_from_config=True,
+            help="Judge each file alone: do not read what it imports from the project around it.",
+        )
 
     @classmethod
     def parse_options(cls, options: argparse.Namespace) -> None:
         """Remember what to run. flake8 calls this again in every worker process that does not inherit this one's memory."""
         cls.codes = _reported_codes(options)
+        cls.follow = not getattr(options, "torchmem_no_imports", False)
+        cls.project = None
 
     def run(self) -> Iterator[tuple[int, int, str, type[TorchMemPlugin]]]:
         """Yield line, 0-based column and text of each finding."""
@@ -50,9 +61,18 @@ class TorchMemPlugin:
         try:
             from flake8_torchmem.analysis.engine import check_text
 
-            return check_text("".join(self.lines), self.filename, self.codes, self.tree)
+            return check_text("".join(self.lines), self.filename, self.codes, self.tree, self._project())
         except Exception as error:  # noqa: BLE001
             return [internal_error(self.filename, error)]
+
+    @classmethod
+    def _project(cls) -> Project | None:
+        """One for all files of a process: what several of them import is read once."""
+        if cls.follow and cls.project is None:
+            from flake8_torchmem.analysis.project import FLAKE8_LIMITS, Project
+
+            cls.project = Project(FLAKE8_LIMITS)
+        return cls.project
 
 
 def _reported_codes(options: argparse.Namespace) -> frozenset[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from flake8_torchmem.analysis import gate
 from flake8_torchmem.analysis.engine import check_text
+from flake8_torchmem.analysis.outline import imports
 from flake8_torchmem.catalogue import catalogue
 from tests.cases import Case, expected, load
 
@@ -43,8 +44,8 @@ def test_gates_lose_no_finding(table: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def everything(text: str, tree: ast.Module, _codes: frozenset[str]) -> gate.Selection:
     """A selection of all lines."""
-    names = gate.imports(tree)
-    bases = {node.name: gate._bases(node, names) for node in tree.body if isinstance(node, ast.ClassDef)}
+    names = imports(tree)
+    bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     body = sorted(tree.body, key=lambda node: isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)))
     ranges = [[(gate._first_line(node), (node.end_lineno or 0) + 1)] for node in body]
     return gate.Selection(ranges, body, names, bases)

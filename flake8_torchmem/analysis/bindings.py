@@ -82,9 +82,14 @@ class Bindings:
             return function.owner
         for bind in self.binds(path, function):
             for node in ir.walk(bind.value):
-                if isinstance(node, ir.Call) and node.path in self.program.classes:
-                    return self.program.classes[node.path]
+                cls = self.class_named(node.path, node.ctx.file) if isinstance(node, ir.Call) and node.path else None
+                if cls is not None:
+                    return cls
         return None
+
+    def class_named(self, path: str, file: ir.File) -> ir.Class | None:
+        """The class that a name means in a file."""
+        return self.program.classes.get(path) or self.program.classes.get(torchapi.resolve(path, file.imports))
 
     def method(self, cls: ir.Class, name: str) -> ir.Function | None:
         """A method by name, looked up through the bases that are in the file."""
@@ -94,15 +99,13 @@ class Bindings:
             if name in current.methods:
                 return current.methods[name]
             seen.add(current.name)
-            bases = (self.program.classes.get(torchapi.last(base)) for base in current.bases)
+            bases = (self.program.classes.get(base) for base in current.bases)
             pending += [base for base in bases if base is not None and base.name not in seen]
         return None
 
     def complete(self, cls: ir.Class) -> bool:
         """Whether all bases are in the file or known to have no training methods of their own."""
-        return all(
-            torchapi.last(base) in self.program.classes or base == "object" or torchapi.MODULE_BASE.search(base) for base in cls.bases
-        )
+        return all(base in self.program.classes or base == "object" or torchapi.MODULE_BASE.search(base) for base in cls.bases)
 
     def _only_class_with(self, name: str, base: str) -> ir.Class | None:
         """The one class of modules in the file that has this method, for something that is named as a model."""
@@ -120,6 +123,9 @@ class Bindings:
     def function_at(self, path: str, function: ir.Function) -> ir.Function | None:
         """The in-file function that a path names, if that is certain."""
         path = self.canonical(path, function)
+        imported = self._imported(path, function)
+        if imported is not None:
+            return imported
         base, _, name = path.rpartition(".")
         if base:
             cls = self.class_of(base, function) or self._only_class_with(name, base)
@@ -135,6 +141,18 @@ class Bindings:
             return self.program.functions[name]
         cls = self.class_of(path, function)
         return self.method(cls, "__call__") or self.method(cls, "forward") if cls else None
+
+    def _imported(self, path: str, function: ir.Function) -> ir.Function | None:
+        """The linked function that a path means, where no variable hides the import."""
+        full = torchapi.resolve(path, function.file.imports)
+        scope: ir.Function | None = function if full in self.program.functions and full != path else None
+        if scope is None:
+            return None
+        while scope is not None:
+            if paths.root(path) in scope.locals and scope.name != "<module>":
+                return None
+            scope = scope.parent
+        return self.program.functions[full]
 
     @cached_property
     def links(self) -> dict[str, set[str]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.model import Finding, Span
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
@@ -15,10 +17,14 @@ from flake8_torchmem.source import Slices, parse
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.analysis.linking import Linked
+    from flake8_torchmem.analysis.project import Project
     from flake8_torchmem.rules.base import RuleModule
 
 
-def check_text(text: str, path: str, codes: frozenset[str], tree: ast.Module | None = None) -> list[Finding]:
+def check_text(
+    text: str, path: str, codes: frozenset[str], tree: ast.Module | None = None, project: Project | None = None
+) -> list[Finding]:
     """The findings of one file, sorted by place.
 
     Args:
@@ -26,6 +32,7 @@ def check_text(text: str, path: str, codes: frozenset[str], tree: ast.Module | N
         path: the file as it is to be named in findings.
         codes: rules to run.
         tree: the ast of `text`, where the caller has it already.
+        project: follows imports into the files around, by the place that `path` names; None judges the file alone.
 
     Raises:
         SourceError: `tree` is None and the text is no valid Python.
@@ -39,7 +46,7 @@ def check_text(text: str, path: str, codes: frozenset[str], tree: ast.Module | N
         if selection is None:
             return []
         with collector_paused():
-            return sorted(_check(text, path, codes, selection), key=lambda f: (f.span, f.code))
+            return sorted(_check(text, path, codes, selection, project), key=lambda f: (f.span, f.code))
     except Exception as error:  # noqa: BLE001 - one file must never end the run
         return [internal_error(path, error)] if INTERNAL_ERROR.code in codes else []
 
@@ -56,22 +63,27 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selection) -> Iterator[Finding]:
+def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None) -> Iterator[Finding]:
     """Findings of a file that passed the gate. What needs libcst is imported only here."""
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.analysis.linking import Linked, Linker
     from flake8_torchmem.analysis.lower import lower
     from flake8_torchmem.rules import rule_modules
 
     slices = Slices(text, selection)
-    program = lower(slices.modules(), ir.File(path, selection.imports))
-    facts = FileFacts(program, selection.bases, selection.guarded)
+    root = project.root(os.path.dirname(os.path.abspath(path))) if project else ""
+    names = project.names(path, root, selection.imports, selection.relative) if project else selection.imports
+    program = lower(slices.modules(), ir.File(path, names))
+    bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
+    linked = Linker(program, project, root).link(bases) if project else Linked()
+    facts = FileFacts(program, bases | linked.bases, selection.guarded | linked.guarded)
     failure: Finding | None = None
     try:
         for code, module in rule_modules().items():
             if code not in codes:
                 continue
             try:
-                yield from list(_reports(module, code, path, facts, slices))
+                yield from list(_reports(module, code, path, facts, slices, linked))
             except Exception as error:  # noqa: BLE001 - a rule that fails must not take the others along
                 failure = failure or internal_error(path, error)
         if failure is not None and INTERNAL_ERROR.code in codes:
@@ -80,7 +92,7 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
         program.release()
 
 
-def _reports(module: RuleModule, code: str, path: str, facts: FileFacts, slices: Slices) -> Iterator[Finding]:
+def _reports(module: RuleModule, code: str, path: str, facts: FileFacts, slices: Slices, linked: Linked) -> Iterator[Finding]:
     """The findings of one rule."""
     reported: set[Span] = set()
     for report in module.check(facts):
@@ -88,6 +100,14 @@ def _reports(module: RuleModule, code: str, path: str, facts: FileFacts, slices:
         if span in reported:
             continue
         reported.add(span)
-        lines = [str(other.line) if (other := slices.locate(site)) else "?" for site in report.mentions]
+        lines = [_line(site, slices, linked) for site in report.mentions]
         message = report.message.format(*lines) if lines else report.message
         yield Finding(code, module.RULE.name, path, span, report.severity or module.RULE.severity, message, report.help)
+
+
+def _line(site: ir.Site, slices: Slices, linked: Linked) -> str:
+    """The line that a message mentions, with its file where that is another one."""
+    if site.file.linked:
+        return linked.locate(site)
+    span = slices.locate(site)
+    return str(span.line) if span else "?"

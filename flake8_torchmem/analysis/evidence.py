@@ -107,7 +107,7 @@ class Evidence:
                 continue
             modules = [path.removesuffix(".parameters").removesuffix(".named_parameters") for path in ir.names(bind.value)]
             if "self" in modules and function.owner is not None:
-                self._frozen_classes.add(function.owner.name)
+                self._frozen_classes.add(function.owner.full)
             yield from modules
 
     @memoized
@@ -121,7 +121,7 @@ class Evidence:
         if path in self._frozen:
             return False
         if path in ("self", "super()") and function.owner:
-            return self.module_class(function.owner.name)
+            return self.module_class(function.owner.full)
         for bind in self.bindings.binds(path, function):
             if any(isinstance(node, ir.Call) and (_freezes(node) or self._guards_itself(node)) for node in _spine(bind.value)):
                 return False
@@ -141,7 +141,7 @@ class Evidence:
 
     def _guards_itself(self, call: ir.Call) -> bool:
         """Whether a call builds something that runs without gradients by itself: `YOLO(...)`, `SomePipeline.from_pretrained(...)`."""
-        return call.path in self.guarded | self._frozen_classes or any(
+        return torchapi.resolve(call.path or "", call.ctx.file.imports) in self.guarded | self._frozen_classes or any(
             torchapi.SELF_GUARDED.match(part) for part in (call.path or "").split(".")
         )
 

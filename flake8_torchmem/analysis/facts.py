@@ -30,7 +30,7 @@ class FileFacts:
         self.bindings = Bindings(program)
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases, guarded)
-        self.functions = tuple(program.all_functions())
+        self.functions = tuple(program.own_functions())
 
     @memoized
     def values(self, function: ir.Function) -> Values:
@@ -47,12 +47,20 @@ class FileFacts:
         """What was seen on the paths of every function that steps or back-propagates, itself or in what it calls."""
         found = []
         for function in self.functions:
-            if {"backward", "step"} & self.summaries.effects(function):
-                closed = self.closed_owners(function)
-                observations = Explorer(function, self.bindings, self.summaries, self.per_batch(function), closed).run()
-                if observations is not None:
-                    found.append(observations)
+            observations = self.observations(function) if {"backward", "step"} & self.summaries.effects(function) else None
+            if observations is not None:
+                for entry in set(observations.entries.values()):
+                    callee = self.bindings.callee(entry, function)
+                    seen_alone = self.observations(callee) if callee is not None else None
+                    if seen_alone is not None:
+                        observations.without(seen_alone)
+                found.append(observations)
         return tuple(found)
+
+    @memoized
+    def observations(self, function: ir.Function) -> Observations | None:
+        """What was seen on the paths from one function; None when there are too many."""
+        return Explorer(function, self.bindings, self.summaries, self.per_batch(function), self.closed_owners(function)).run()
 
     def per_batch(self, function: ir.Function) -> bool:
         """Whether a method steps outside of any loop, and nothing in sight calls it: it is the body of a loop elsewhere."""
@@ -69,7 +77,7 @@ class FileFacts:
         if not self.per_batch(function):
             return frozenset()
         steps = {event.owner for event in function.events() if isinstance(event, ir.Step)}
-        zeros = [event.owner for other in self.functions for event in other.events() if isinstance(event, ir.Zero)]
+        zeros = [event.owner for other in self.program.all_functions() for event in other.events() if isinstance(event, ir.Zero)]
         named = {zero for zero in zeros if zero is not None and torchapi.looks_like_optimizer(zero) and not zero.endswith("]")}
         if len(named) < len(set(zeros)):
             return frozenset()
@@ -96,10 +104,10 @@ class FileFacts:
                 return True
         return False
 
-    def order_defects(self, code: str) -> Iterator[tuple[ir.Step, Verdict]]:
+    def order_defects(self, code: str) -> Iterator[tuple[Observations, ir.Step, Verdict]]:
         """Steps whose turn is in the wrong order, by the code of the defect."""
         for observations in self.gradients:
-            yield from observations.defects(code)
+            yield from ((observations, step, verdict) for step, verdict in observations.defects(code))
 
     def effect_in(self, loop: ir.Loop, function: ir.Function, effect: str) -> bool:
         """Whether a loop has a backward, step or zero, itself or in an in-file callee."""
@@ -140,7 +148,7 @@ class FileFacts:
         if cls is None:
             return False
         prescribed = not self.bindings.complete(cls) and not torchapi.EVAL_NAME.search(function.name)
-        inside = self.evidence.module_class(cls.name) and not any(
+        inside = self.evidence.module_class(cls.full) and not any(
             isinstance(event, ir.Invoke) and event.call.path == "self.eval" for event in function.events()
         )
         return prescribed or inside

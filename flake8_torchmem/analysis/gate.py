@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
+from flake8_torchmem.analysis.outline import imports, relative_imports
 from flake8_torchmem.analysis.triggers import triggers
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
 MAX_CALLER = 40_000
 MAX_CALLEES = 40_000
+MAX_METHOD = 12_000
+MAX_FORWARD = 1_000
 MAX_DEPTH = 120
 # `a + a + ...` nests to the left only, which costs less.
 CHAIN = 1_000
@@ -58,7 +61,8 @@ class Selection:
         ranges: for each slice its line ranges [first, end), 1-based.
         body: the ast statement of each slice; a class holds one method.
         imports: local name to full dotted name, of the whole file.
-        bases: full base names of every top-level class.
+        relative: imports that begin with dots: how many, and what follows.
+        bases: base names of every top-level class, as written.
         guarded: top-level classes whose calls run without gradients by themselves.
     """
 
@@ -67,6 +71,7 @@ class Selection:
     imports: dict[str, str]
     bases: dict[str, tuple[str, ...]]
     guarded: frozenset[str] = frozenset()
+    relative: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
 def candidate(text: str) -> bool:
@@ -96,7 +101,26 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen = {unit for unit in chosen if _shallow(unit.node)}
-    return _selection(tree, [unit for unit in units if unit in chosen]) if chosen else None
+    return _selection(tree, [unit for unit in units if unit in chosen], imports(tree)) if chosen else None
+
+
+def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
+    """All of a piece of a file that is read for its definitions, without what no caller of them looks at.
+
+    Args:
+        text: the whole file.
+        tree: of the piece, its lines numbered as in the file.
+        names: what names of the file stand for.
+    """
+    units = [unit for unit in _units(tree, text.split("\n")) if _is_looked_at(unit) and _shallow(unit.node)]
+    return _selection(tree, units, names)
+
+
+def _is_looked_at(unit: Unit) -> bool:
+    """Long `forward`s of modules are not: that they make graphs is known."""
+    if unit.cls is None:
+        return True
+    return len(unit.text) < (MAX_FORWARD if unit.name == "forward" else MAX_METHOD) and (unit.name not in NEVER or unit.name == "__init__")
 
 
 def _units(tree: ast.Module, lines: list[str]) -> Iterator[Unit]:
@@ -223,7 +247,7 @@ def _too_deep(expression: ast.expr) -> bool:
     return False
 
 
-def _selection(tree: ast.Module, units: list[Unit]) -> Selection:
+def _selection(tree: ast.Module, units: list[Unit], names: dict[str, str]) -> Selection:
     """The chosen units as slices: statements of the module body first, then functions, and methods under their class's header."""
     ranges: list[list[tuple[int, int]]] = []
     body: list[ast.stmt] = []
@@ -235,14 +259,9 @@ def _selection(tree: ast.Module, units: list[Unit]) -> Selection:
         header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
         body.append(ast.copy_location(header, unit.cls))
         ranges.append([(_first_line(unit.cls), _first_line(unit.cls.body[0])), (unit.first, unit.end)])
-    names = imports(tree)
-    bases = {node.name: _bases(node, names) for node in tree.body if isinstance(node, ast.ClassDef)}
+    bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     guarded = frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef) and any(map(_is_guarded_call, node.body)))
-    return Selection(ranges, body, names, bases, guarded)
-
-
-def _bases(node: ast.ClassDef, names: dict[str, str]) -> tuple[str, ...]:
-    return tuple(torchapi.resolve(ast.unparse(base), names) for base in node.bases)
+    return Selection(ranges, body, names, bases, guarded, relative_imports(tree))
 
 
 def _is_guarded_call(node: ast.stmt) -> bool:
@@ -251,20 +270,3 @@ def _is_guarded_call(node: ast.stmt) -> bool:
         return False
     managers = [item.context_expr for block in node.body if isinstance(block, ast.With) for item in block.items]
     return any(GUARDS.search(ast.unparse(guard)) for guard in (*node.decorator_list, *managers))
-
-
-def imports(tree: ast.Module) -> dict[str, str]:
-    """What imported names stand for, imports inside functions and `if`s included."""
-    found: dict[str, str] = {}
-    pending: list[ast.AST] = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                found[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                found[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}".lstrip(".")
-        elif not isinstance(node, ast.expr):
-            pending.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.stmt, ast.excepthandler)))
-    return found

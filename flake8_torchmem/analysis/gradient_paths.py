@@ -19,6 +19,7 @@ from flake8_torchmem.analysis.summaries import Summaries
 
 MAX_VISITS = 4000
 MAX_CALLS = 4
+ORDER_DEFECTS = ("TM102", "TM103", "TM104")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Observations:
         steps: per step and owner, what each path found.
         claims: which owners a backward has fed.
         stable: texts of conditions that cannot change between turns.
+        entries: for events of linked files, the call in the checked file that led there.
     """
 
     function: ir.Function
@@ -49,6 +51,14 @@ class Observations:
     steps: dict[tuple[ir.Step, str], set[Verdict]] = field(default_factory=dict)
     claims: dict[ir.Backward, set[str]] = field(default_factory=dict)
     stable: set[str] = field(default_factory=set)
+    entries: dict[ir.Event, ir.Call] = field(default_factory=dict)
+
+    def without(self, other: Observations) -> None:
+        """Forget what can be seen in a linked function alone: that is its own file's affair."""
+        self.stale = {found for found in self.stale if (found[0], found[2]) not in {(seen[0], seen[2]) for seen in other.stale}}
+        self.wiped = {found for found in self.wiped if found[:2] not in {seen[:2] for seen in other.wiped}}
+        wrong = {step for code in ORDER_DEFECTS for step, _ in other.defects(code)}
+        self.steps = {key: verdicts for key, verdicts in self.steps.items() if key[0] not in wrong}
 
     def defects(self, code: str) -> Iterator[tuple[ir.Step, Verdict]]:
         """Steps that are wrong in this way on every path, or on every path under one unchanging condition."""
@@ -136,6 +146,8 @@ class Explorer:
             return ()
         states = {state}
         for event in self.plan(frame).events.get(block.index, ()):
+            if frame.entry is not None:
+                self.seen.entries.setdefault(event, frame.entry)
             handler: Handler = HANDLERS[type(event)]
             states = {after for before in states for after in handler(self, event, before, frame)}
         return states

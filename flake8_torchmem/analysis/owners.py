@@ -26,6 +26,7 @@ class Frame:
         loops: running in the callers, outermost first.
         stack: functions that are being executed.
         outer: the call of the function that this one is nested in, if that is running.
+        entry: the call that left the checked file.
     """
 
     function: ir.Function
@@ -34,6 +35,7 @@ class Frame:
     loops: tuple[ir.Loop, ...]
     stack: tuple[ir.Function, ...]
     outer: Frame | None = None
+    entry: ir.Call | None = None
 
     @property
     def depth(self) -> int:
@@ -86,7 +88,8 @@ class Owners:
             while outer is not None and outer.function is not callee.parent:
                 outer = outer.outer
             prefix = f"{callee.name}#{len(self.frames)}:"
-            self.frames[key] = Frame(callee, args, prefix, loops, (*caller.stack, caller.function), outer)
+            entry = caller.entry or (call if callee.file.linked else None)
+            self.frames[key] = Frame(callee, args, prefix, loops, (*caller.stack, caller.function), outer, entry)
         return self.frames[key]
 
     def owner(self, path: str, frame: Frame) -> str:

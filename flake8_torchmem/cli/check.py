@@ -7,6 +7,7 @@ import sys
 import click
 
 from flake8_torchmem import check_source
+from flake8_torchmem.analysis.project import Project
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines
 from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
@@ -32,6 +33,7 @@ def _codes(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option("--select", multiple=True, callback=_codes, metavar="CODES", help="Report only these codes or prefixes, comma-separated.")
 @click.option("--ignore", multiple=True, callback=_codes, metavar="CODES", help="Do not report these.")
 @click.option("--extend-select", multiple=True, callback=_codes, metavar="CODES", help="Report these as well.")
+@click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it.")
 @click.option("--isolated", is_flag=True, help="Ignore configuration files: the command line alone decides.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
@@ -41,6 +43,7 @@ def check(
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     extend_select: tuple[str, ...],
+    no_imports: bool,
     isolated: bool,
     exit_zero: bool,
     stdin_display_name: str,
@@ -57,7 +60,8 @@ def check(
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     sources = find_files(paths)
-    report = _run(sources, settings, stdin_display_name, list_errors=UNREADABLE_FILE.code in codes)
+    project = None if no_imports else Project()
+    report = _run(sources, settings, project, stdin_display_name, list_errors=UNREADABLE_FILE.code in codes)
     write_lines([json_report.render(report)] if output_format == "json" else text.render(report, wants_colour()))
     return _status(report, bool(sources.missing), exit_zero)
 
@@ -70,12 +74,12 @@ def _status(report: Report, missing: bool, exit_zero: bool) -> int:
     return FAILURE if report.errors else CLEAN
 
 
-def _run(sources: Sources, settings: Settings, stdin_name: str, list_errors: bool) -> Report:
+def _run(sources: Sources, settings: Settings, project: Project | None, stdin_name: str, list_errors: bool) -> Report:
     findings: list[Located] = []
     errors = list(sources.errors)
     checked = 0
     for path in with_progress(sources.files):
-        result = _check_file(path, stdin_name if path == STDIN else path, settings)
+        result = _check_file(path, stdin_name if path == STDIN else path, settings, project)
         if isinstance(result, FileError):
             errors.append(result)
         else:
@@ -85,10 +89,10 @@ def _run(sources: Sources, settings: Settings, stdin_name: str, list_errors: boo
     return Report(findings, errors, checked)
 
 
-def _check_file(path: str, name: str, settings: Settings) -> list[Located] | FileError:
+def _check_file(path: str, name: str, settings: Settings, project: Project | None) -> list[Located] | FileError:
     try:
         source = decode(_read(path))
-        findings = check_source(source, name, settings)
+        findings = check_source(source, name, settings, project)
     except SourceError as error:
         return unreadable(name, str(error), error.line)
     except OSError as error:

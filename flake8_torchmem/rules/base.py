@@ -10,7 +10,8 @@ from flake8_torchmem.model import Safety, Severity
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.ir import Site
+    from flake8_torchmem.analysis.gradient_paths import Observations
+    from flake8_torchmem.analysis.ir import Event, Site
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Report:
     help: str
     severity: Severity | None = None
     mentions: tuple[Site, ...] = ()
+
+
+def report_at(seen: Observations, event: Event, message: str, help: str, mentions: tuple[Site, ...] = ()) -> Report:  # noqa: A002
+    """A report of an event; one in another file is reported at the call that leads there, and the message says which line it is."""
+    if event in seen.entries:
+        message = f"through this call, line {{{len(mentions)}}}: {message}"
+        return Report(seen.entries[event].site, message, help, mentions=(*mentions, event.site))
+    return Report(event.site, message, help, mentions=mentions)
 
 
 class RuleModule(Protocol):

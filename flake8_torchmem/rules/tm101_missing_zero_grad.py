@@ -65,7 +65,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Report, Rule
+from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -87,8 +87,9 @@ def check(facts: FileFacts) -> Iterator[Report]:
     """Backwards that were seen, on some path, to add to gradients which a step of the same owner had used."""
     for seen in facts.gradients:
         for backward, _, step in seen.stale:
-            yield Report(
-                backward.site,
+            yield report_at(
+                seen,
+                backward,
                 f"the gradients of {spoken(step)} were used by the step on line {{0}} and not cleared since: this backward adds to them,"
                 " so every step uses the sum of all batches so far",
                 _help(facts, seen.function, step),

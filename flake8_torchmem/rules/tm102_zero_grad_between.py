@@ -62,7 +62,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Report, Rule
+from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -82,10 +82,11 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Clears that stand, on every path to a step, between its backward and the step."""
-    for step, verdict in facts.order_defects("TM102"):
+    for seen, step, verdict in facts.order_defects("TM102"):
         if verdict.cause is not None:
-            yield Report(
-                verdict.cause.site,
+            yield report_at(
+                seen,
+                verdict.cause,
                 "gradients are cleared after the backward and before the step on line {0}:"
                 f" {spoken(step)} steps with nothing and does not learn",
                 "clear before the backward, or after the step",

@@ -65,7 +65,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Report, Rule
+from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -85,11 +85,12 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Steps whose turn goes on to the backward that they should have used."""
-    for step, verdict in facts.order_defects("TM103"):
+    for seen, step, verdict in facts.order_defects("TM103"):
         if verdict.cause is None:
             continue
-        yield Report(
-            step.site,
+        yield report_at(
+            seen,
+            step,
             f"{spoken(step)} steps before this turn's backward on line {{0}}: it uses empty gradients, or those of the last turn",
             "step after the backward: zero_grad, forward, backward, step",
             mentions=(verdict.cause.site,),

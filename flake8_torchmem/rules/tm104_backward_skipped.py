@@ -66,7 +66,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Report, Rule
+from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -86,9 +86,10 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Steps of a turn that computes a loss and never back-propagates it."""
-    for step, _ in facts.order_defects("TM104"):
-        yield Report(
-            step.site,
+    for seen, step, _ in facts.order_defects("TM104"):
+        yield report_at(
+            seen,
+            step,
             f"the turn that reaches this step of {spoken(step)} never back-propagates its loss: that micro-batch is dropped",
             "call backward on every micro-batch, outside of the branch that decides whether to step",
         )

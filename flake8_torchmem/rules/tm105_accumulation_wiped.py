@@ -66,7 +66,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.rules.base import Report, Rule
+from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -94,8 +94,9 @@ def check(facts: FileFacts) -> Iterator[Report]:
             steps = [step for step, name in seen.steps if name == owner]
             waiting = next((step for step in steps if _waits(facts, seen.function, step, zero, backward)), None)
             if waiting is not None and not _reads_gradients(seen.function) and _together(seen, backward, waiting, owner):
-                yield Report(
-                    zero.site,
+                yield report_at(
+                    seen,
+                    zero,
                     f"the gradients of {spoken(waiting)} are cleared with every micro-batch, but the step (line {{0}}) runs only once per"
                     " window: all micro-batches but the last are lost",
                     "clear only after the step, under the same condition",

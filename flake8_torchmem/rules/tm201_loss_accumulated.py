@@ -125,4 +125,5 @@ def _meters(facts: FileFacts) -> Iterator[Report]:
                 values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param) for param, arg in callee.arguments(event.call)
             ):
                 freed = not event.ctx.loops or facts.effect_in(event.ctx.loops[-1], function, "backward")
-                yield _report(event.site, f"{callee.owner.name}.{callee.name}", freed)
+                place = f"{callee.owner.name}.{callee.name}" + (f" of {callee.file.name}" if callee.file.linked else "")
+                yield _report(event.site, place, freed)

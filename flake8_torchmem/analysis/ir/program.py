@@ -81,16 +81,22 @@ class Function:
 
 @dataclass(eq=False, slots=True)
 class Class:
-    """A class of the file: full names of its bases, and its methods."""
+    """A class: full names of its bases, and its methods."""
 
     name: str
     bases: tuple[str, ...]
+    file: File
     methods: dict[str, Function] = field(default_factory=dict)
+
+    @property
+    def full(self) -> str:
+        """Its name in the project; the plain one in the checked file."""
+        return self.file.imports.get(self.name, self.name) if self.file.linked else self.name
 
 
 @dataclass(eq=False, slots=True)
 class Program:
-    """One file: its functions by name, and its classes."""
+    """One file: its functions by name, and its classes; those of linked files by their names in the project."""
 
     file: File
     functions: dict[str, Function] = field(default_factory=dict)
@@ -99,16 +105,21 @@ class Program:
 
     def release(self) -> None:
         """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
-        for function in self.all_functions():
+        for function in self.own_functions():
             for block in function.blocks:
                 block.edges.clear()
                 block.events.clear()
 
-    def all_functions(self) -> Iterator[Function]:
+    def own_functions(self) -> Iterator[Function]:
         """Every function of the file, nested ones after their parents, the module body first."""
+        return (function for function in self.all_functions() if not function.file.linked)
+
+    def all_functions(self) -> Iterator[Function]:
+        """Every function of the file, then those of linked files; a linked one may go by several names."""
         pending = [self.module] if self.module else []
         pending += self.functions.values()
         pending += [method for cls in self.classes.values() for method in cls.methods.values()]
+        pending = list(dict.fromkeys(pending))
         for function in pending:
             yield function
             pending.extend(function.nested.values())

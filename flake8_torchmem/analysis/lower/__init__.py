@@ -60,7 +60,7 @@ class Lowering:
         cls = self.program.classes.get(node.name.value)
         if cls is None:
             bases = self.outside([arg.value for arg in node.bases])
-            cls = ir.Class(node.name.value, tuple(scope.resolve(base.path) for base in bases if isinstance(base, ir.Name)))
+            cls = ir.Class(node.name.value, tuple(scope.resolve(base.path) for base in bases if isinstance(base, ir.Name)), self.file)
             self.program.classes[cls.name] = cls
         for statement in node.body.body:
             if isinstance(statement, cst.FunctionDef):

@@ -127,7 +127,7 @@ def container_of(expr: ir.Expr | None) -> str | None:
 
 def clear(call: ir.Call, scope: Scope) -> ir.Event | None:
     """`xs.clear()`."""
-    place = path_of(call.receiver)
+    place = path_of(call.receiver) if not call.operands else None
     return ir.Clear(call.ctx, call.site, place) if place else None
 
 

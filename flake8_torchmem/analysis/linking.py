@@ -1,0 +1,142 @@
+"""Definitions that a file imports from its project, lowered and put beside its own."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import gate, ir, paths
+from flake8_torchmem.analysis.lower import lower
+from flake8_torchmem.analysis.project import Definition, Place, Project
+from flake8_torchmem.source import Slices
+
+# What a function must speak of to change gradients, keep or detach tensors, or guard; short ones are read in any case.
+SPEAKS = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|set_grad_enabled|append|\+=|detach|\bitem\b")
+SHORT = 2_500
+MAX_DEFINITION = 60_000
+
+
+@dataclass
+class Linked:
+    """What linking adds to the facts of a file.
+
+    Attributes:
+        bases: full base names of linked classes.
+        guarded: linked classes whose calls run without gradients by themselves.
+        places: where the definitions of each linked file object are.
+    """
+
+    bases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    guarded: set[str] = field(default_factory=set)
+    places: dict[ir.File, Place] = field(default_factory=dict)
+
+    def locate(self, site: ir.Site) -> str:
+        """The line and file of a site in a linked file."""
+        place = self.places[site.file]
+        outline = place.outline
+        tree = outline.parse(place.name)
+        span = tree and Slices(outline.text, gate.whole(outline.text, tree, outline.scope)).locate(site)
+        return f"{span.line if span else '?'} of {site.file.name}"
+
+
+class Linker:
+    """Follows the imports of one file.
+
+    Args:
+        program: the file; definitions are added to it.
+        project: where they are found.
+        root: the project's folder.
+    """
+
+    def __init__(self, program: ir.Program, project: Project, root: str) -> None:
+        self.program = program
+        self.project = project
+        self.root = root
+        self.linked = Linked()
+        self.done: set[str] = set()
+        self.left = project.limits.definitions
+        self.characters = project.limits.characters
+        self.deadline = time.monotonic() + project.limits.seconds
+
+    def link(self, bases: dict[str, tuple[str, ...]]) -> Linked:
+        """Add what the file calls and derives from, and what that calls, to the limits of the project.
+
+        Args:
+            bases: full base names of the file's own classes.
+        """
+        wanted = [base for names in bases.values() for base in names]
+        pending = deque((name, 0) for name in [*wanted, *self._called(self.program.all_functions())])
+        while pending:
+            name, depth = pending.popleft()
+            if name in self.done or depth >= self.project.limits.depth:
+                continue
+            self.done.add(name)
+            if time.monotonic() > self.deadline:
+                break
+            pending.extend((further, depth + 1) for further in self._add(name))
+        return self.linked
+
+    def _called(self, functions: Iterator[ir.Function]) -> Iterator[str]:
+        """Full names of what functions call, where it may be an import."""
+        for function in functions:
+            local = _locals(function)
+            for event in function.events():
+                call = event.call if isinstance(event, (ir.Invoke, ir.Step, ir.Backward, ir.Zero)) else None
+                if call is not None and call.path and paths.root(call.path) in function.file.imports.keys() - local:
+                    yield torchapi.resolve(call.path, function.file.imports)
+
+    def _add(self, name: str) -> Iterator[str]:
+        """Link one name; yields what its definition needs in turn."""
+        place = self.project.find(name, self.root) if not torchapi.MODULE_BASE.search(name) else None
+        if place is None or self.left <= 0:
+            return
+        size = place.outline.size(place.name)
+        if size > min(self.characters, MAX_DEFINITION) or not (size < SHORT or SPEAKS.search(place.outline.source(place.name))):
+            return
+        definition = self.project.definition(place, read)
+        if definition is None:
+            return
+        self.left -= 1
+        self.characters -= size
+        self.linked.places[definition.program.file] = place
+        for spelled in {name, place.full}:
+            self._register(spelled, place.name, definition)
+        yield from (base for names in definition.bases.values() for base in names)
+        yield from self._called(definition.program.all_functions())
+
+    def _register(self, spelled: str, name: str, definition: Definition) -> None:
+        program = definition.program
+        if name in program.functions:
+            self.program.functions[spelled] = program.functions[name]
+        if name in definition.bases:
+            self.program.classes[spelled] = program.classes.get(name) or ir.Class(name, definition.bases[name], program.file)
+            self.linked.bases[spelled] = definition.bases[name]
+        if name in definition.guarded:
+            self.linked.guarded.add(spelled)
+
+
+def read(place: Place) -> Definition | None:
+    """Parse and lower one definition; None when it cannot be parsed."""
+    outline = place.outline
+    tree = outline.parse(place.name)
+    if tree is None:
+        return None
+    selection = gate.whole(outline.text, tree, outline.scope)
+    program = lower(Slices(outline.text, selection).modules(), ir.File(outline.shown, outline.scope, linked=True))
+    bases = {cls: tuple(torchapi.resolve(base, outline.scope) for base in names) for cls, names in selection.bases.items()}
+    return Definition(program, bases, selection.guarded)
+
+
+def _locals(function: ir.Function) -> set[str]:
+    """Names that hide imports in a function: its own and those of the functions around it."""
+    found: set[str] = set()
+    scope: ir.Function | None = function
+    while scope is not None:
+        if scope.name != "<module>":
+            found |= scope.locals
+        scope = scope.parent
+    return found

@@ -1,0 +1,154 @@
+"""The outline of an imported file: its top-level definitions and imports, found without parsing all of it.
+
+Most of an imported file is of no interest. Lines that begin in the first column split it into pieces; only pieces that
+import something, and definitions that are asked for, are parsed.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from flake8_torchmem.source import SourceError, parse
+
+STARTS = re.compile(r"^[A-Za-z_@]", re.M)
+CONTINUES = re.compile(r"(?:else|elif|except|finally)\b")
+DEFINES = re.compile(r"^(?:async\s+)?(?:def|class)\s+(\w+)", re.M)
+IMPORTS = re.compile(r"^\s*(?:from\s+[\w.]+\s+import|import)\b", re.M)
+
+
+@dataclass
+class Outline:
+    """An imported file.
+
+    Attributes:
+        path: where it is.
+        shown: the path as messages name it, from the project's folder.
+        module: its dotted name in the project.
+        text: its source.
+        definitions: functions and classes of the module, by name, as lines [first, end).
+        imports: local name to full dotted name; `*1`, `*2` are modules from which everything is imported.
+        relative: imports that begin with dots: how many, and what follows.
+    """
+
+    path: str
+    shown: str
+    module: str
+    text: str
+    definitions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    imports: dict[str, str] = field(default_factory=dict)
+    relative: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    @cached_property
+    def scope(self) -> dict[str, str]:
+        """What names of the module stand for: its imports, and its own definitions by their names in the project."""
+        return {**self.imports, **{name: f"{self.module}.{name}" for name in self.definitions}}
+
+    def parse(self, name: str) -> ast.Module | None:
+        """The syntax tree of one definition, its lines numbered as in the file; None when it cannot be parsed alone."""
+        first, end = self.definitions[name]
+        lines = self.text.split("\n")[first - 1 : end - 1]
+        try:
+            return parse("\n" * (first - 1) + "\n".join(lines) + "\n")
+        except SourceError:
+            return None
+
+    def size(self, name: str) -> int:
+        """Characters of a definition."""
+        return len(self.source(name))
+
+    def source(self, name: str) -> str:
+        """The text of a definition."""
+        first, end = self.definitions[name]
+        return "\n".join(self.text.split("\n")[first - 1 : end - 1])
+
+
+def outline(path: str, root: str, text: str) -> Outline:
+    """Outline a file.
+
+    Args:
+        path: where it is.
+        root: the project's folder.
+        text: its source.
+    """
+    shown = os.path.relpath(path, root).replace(os.sep, "/")
+    module = shown.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    found = Outline(path, shown, module, text)
+    for first, piece in _pieces(text):
+        defines = DEFINES.search(piece) if piece.startswith(("@", "def", "class", "async")) else None
+        if defines is not None:
+            found.definitions[defines[1]] = (first, first + piece.rstrip().count("\n") + 1)
+        elif IMPORTS.search(piece):
+            _add_imports(piece, found)
+    return found
+
+
+def _pieces(text: str) -> list[tuple[int, str]]:
+    """Top-level statements by first line, as far as indentation shows; decorators stay with what they decorate."""
+    starts: list[int] = []
+    decorated = False
+    for match in STARTS.finditer(text):
+        begin = match.start()
+        if not (decorated or CONTINUES.match(text, begin)):
+            starts.append(begin)
+        decorated = text[begin] == "@"
+    pieces, line = [], 1
+    for begin, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        if begin == starts[0]:
+            line += text.count("\n", 0, begin)
+        pieces.append((line, text[begin:end]))
+        line += text.count("\n", begin, end)
+    return pieces
+
+
+def _add_imports(piece: str, found: Outline) -> None:
+    try:
+        tree = parse(piece)
+    except SourceError:
+        return
+    found.imports.update(imports(tree))
+    found.relative.update(relative_imports(tree))
+    if "*" in found.imports:
+        # One name for each star: it is looked up in all of them.
+        star = f"*{len(found.imports)}"
+        found.imports[star] = found.imports.pop("*").removesuffix(".*")
+        if "*" in found.relative:
+            level, name = found.relative.pop("*")
+            found.relative[star] = level, name.removesuffix("*").removesuffix(".")
+
+
+def imports(tree: ast.Module) -> dict[str, str]:
+    """What imported names stand for, imports inside functions and `if`s included; of relative ones what follows the dots."""
+    found: dict[str, str] = {}
+    for node in _import_statements(tree):
+        for alias in node.names:
+            if isinstance(node, ast.ImportFrom):
+                found[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}".lstrip(".")
+            else:
+                found[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+    return found
+
+
+def relative_imports(tree: ast.Module) -> dict[str, tuple[int, str]]:
+    """Of imports that begin with dots: how many, and what follows, by local name."""
+    return {
+        alias.asname or alias.name: (node.level, f"{node.module or ''}.{alias.name}".lstrip("."))
+        for node in _import_statements(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    }
+
+
+def _import_statements(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    found: list[ast.Import | ast.ImportFrom] = []
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.append(node)
+        elif not isinstance(node, ast.expr):
+            pending.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.stmt, ast.excepthandler)))
+    return found

@@ -1,0 +1,223 @@
+"""Which file of a project an import means, and where in it a name is defined. Files are read, never run.
+
+A definition has one name in the project, however an importer spells it: `src.pkg.engine.train` is `train` of
+`src/pkg/engine.py` below the project's folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.outline import Outline, outline
+from flake8_torchmem.source import SourceError, decode
+
+MARKERS = frozenset({".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg"})
+MAX_FILE = 1_000_000
+MAX_HOPS = 8
+MAX_KEPT = 1_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far imports are followed from one checked file.
+
+    Attributes:
+        depth: imports of imports; 0 follows none.
+        definitions: functions and classes that are read.
+        characters: of source that are parsed.
+        seconds: after which no further definition is read.
+    """
+
+    depth: int = 4
+    definitions: int = 60
+    characters: int = 200_000
+    seconds: float = 10.0
+
+
+FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, seconds=2.0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A definition: the outline of its file, its name there, and its name in the project."""
+
+    outline: Outline
+    name: str
+    full: str
+
+
+@dataclass
+class Definition:
+    """A lowered definition of an imported file, with what its header says of a class."""
+
+    program: ir.Program
+    bases: dict[str, tuple[str, ...]]
+    guarded: frozenset[str]
+
+
+@dataclass
+class Project:
+    """Everything that imports can reach, read lazily, each file once.
+
+    Attributes:
+        limits: for each checked file.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    _listings: dict[str, frozenset[str]] = field(default_factory=dict)
+    _outlines: dict[str, Outline | None] = field(default_factory=dict)
+    _roots: dict[str, str] = field(default_factory=dict)
+    _definitions: dict[tuple[str, str], Definition | None] = field(default_factory=dict)
+
+    def definition(self, place: Place, read: Callable[[Place], Definition | None]) -> Definition | None:
+        """A definition, read when it is first asked for."""
+        key = (place.outline.path, place.name)
+        if key not in self._definitions:
+            if len(self._definitions) >= MAX_KEPT:
+                self._definitions.clear()
+            self._definitions[key] = read(place)
+        return self._definitions[key]
+
+    def listing(self, folder: str) -> frozenset[str]:
+        """Names in a folder, none if it cannot be read."""
+        if folder not in self._listings:
+            try:
+                self._listings[folder] = frozenset(os.listdir(folder))
+            except OSError:
+                self._listings[folder] = frozenset()
+        return self._listings[folder]
+
+    def root(self, folder: str) -> str:
+        """The project's folder: the nearest one around with a marker of a project, else the one that holds the outermost package."""
+        if folder not in self._roots:
+            current = folder
+            while MARKERS.isdisjoint(self.listing(current)):
+                parent = os.path.dirname(current)
+                if parent == current:
+                    break
+                current = parent
+            self._roots[folder] = current if not MARKERS.isdisjoint(self.listing(current)) else self._outside_package(folder)
+        return self._roots[folder]
+
+    def _outside_package(self, folder: str) -> str:
+        while "__init__.py" in self.listing(folder) and os.path.dirname(folder) != folder:
+            folder = os.path.dirname(folder)
+        return folder
+
+    def names(self, path: str, root: str, imports: dict[str, str], relative: dict[str, tuple[int, str]]) -> dict[str, str]:
+        """The imports of a file, those that lead into the project by the names that things have there.
+
+        Args:
+            path: the importing file.
+            root: the project's folder.
+            imports: local name to what it stands for.
+            relative: those of them that are relative: the number of dots, and what follows them.
+        """
+        folder = os.path.dirname(os.path.abspath(path))
+        found = dict(imports)
+        for local, full in imports.items():
+            if local not in relative:
+                found[local] = self._absolute(folder, root, full) or full
+        for local, (level, name) in relative.items():
+            base = folder
+            for _ in range(level - 1):
+                base = os.path.dirname(base)
+            found[local] = _named(base, root, name) or name
+        return found
+
+    def _absolute(self, folder: str, root: str, full: str) -> str | None:
+        """The project's name for an absolute import, which is looked for beside the file and in every folder up to the project's."""
+        head = full.partition(".")[0]
+        packaged = "__init__.py" in self.listing(folder)
+        current = os.path.dirname(folder) if packaged and folder != root else folder
+        while current.startswith(root):
+            if self._holds(current, head):
+                return _named(current, root, full)
+            if current == root:
+                break
+            current = os.path.dirname(current)
+        source = os.path.join(root, "src")
+        return _named(source, root, full) if "src" in self.listing(root) and self._holds(source, head) else None
+
+    def _holds(self, folder: str, name: str) -> bool:
+        """Whether a folder has a module or package of this name: a file, or a folder with Python files."""
+        names = self.listing(folder)
+        if f"{name}.py" in names:
+            return True
+        return name in names and any(entry.endswith(".py") for entry in self.listing(os.path.join(folder, name)))
+
+    def find(self, full: str, root: str) -> Place | None:
+        """The definition that a name of the project means, through any re-exports; None when there is none.
+
+        Args:
+            full: dotted, from the project's folder.
+            root: the project's folder.
+        """
+        for _ in range(MAX_HOPS):
+            found = self._file(full, root)
+            if found is None:
+                return None
+            outline, rest = found
+            head, _, tail = rest.partition(".")
+            if head in outline.definitions:
+                return None if tail else Place(outline, head, f"{outline.module}.{head}")
+            target = outline.imports.get(head) or self._starred(outline, head, root)
+            if target is None or target == full:
+                return None
+            full = f"{target}.{tail}" if tail else target
+        return None
+
+    def _starred(self, outline: Outline, name: str, root: str) -> str | None:
+        """The full name of something that `from module import *` brings in."""
+        for local, module in outline.imports.items():
+            found = self._file(f"{module}.{name}", root) if local.startswith("*") else None
+            if found is not None and (name in found[0].definitions or name in found[0].imports):
+                return f"{module}.{name}"
+        return None
+
+    def _file(self, full: str, root: str) -> tuple[Outline, str] | None:
+        """The file that a name leads into, and what is left of the name there."""
+        folder, parts = root, full.split(".")
+        for index, part in enumerate(parts[:-1]):
+            rest, names = ".".join(parts[index + 1 :]), self.listing(folder)
+            if f"{part}.py" in names:
+                found = self.outline(os.path.join(folder, f"{part}.py"), root)
+                return (found, rest) if found else None
+            if part not in names:
+                return None
+            folder = os.path.join(folder, part)
+            if "__init__.py" in self.listing(folder) and not self._holds(folder, parts[index + 1]):
+                found = self.outline(os.path.join(folder, "__init__.py"), root)
+                return (found, rest) if found else None
+        return None
+
+    def outline(self, path: str, root: str) -> Outline | None:
+        """The outline of a file; None when it cannot be read, or is no part of the project after all."""
+        if path not in self._outlines:
+            self._outlines[path] = self._read(path, root)
+        return self._outlines[path]
+
+    def _read(self, path: str, root: str) -> Outline | None:
+        """A link that leads out of the project is not followed."""
+        try:
+            inside = os.path.commonpath([os.path.realpath(root), os.path.realpath(path)]) == os.path.realpath(root)
+            if not inside or os.path.getsize(path) > MAX_FILE:
+                return None
+            with open(path, "rb") as file:
+                text = decode(file.read())
+        except (OSError, SourceError, ValueError):
+            return None
+        found = outline(path, root, text)
+        found.imports = self.names(path, root, found.imports, found.relative)
+        return found
+
+
+def _named(folder: str, root: str, name: str) -> str | None:
+    """The name of something in a folder as seen from the project's; None outside of it."""
+    inside = os.path.relpath(folder, root)
+    if inside.startswith(os.pardir) or not name:
+        return None
+    return name if inside == os.curdir else f"{inside.replace(os.sep, '.')}.{name}"
