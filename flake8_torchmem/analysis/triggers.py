@@ -10,7 +10,9 @@ import re
 from functools import lru_cache
 
 # Code to a pattern, searched in the text of one function, method or statement of the module.
-WORDS: dict[str, str] = {}
+WORDS: dict[str, str] = {
+    "TM211": r"OutOfMemory|[oO]ut.of.memory|\bexcept\b[^\n:]*oom|oom\w*\(",
+}
 
 
 @lru_cache(maxsize=16)
