@@ -12,6 +12,10 @@ from functools import lru_cache
 # Code to a pattern, searched in the text of one function, method or statement of the module.
 WORDS: dict[str, str] = {
     "TM211": r"OutOfMemory|[oO]ut.of.memory|\bexcept\b[^\n:]*oom|oom\w*\(",
+    "TM212": (
+        r"=[^=\n]*\bstate_dict\s*\(\s*\)|append\([^\n]*\bstate_dict\s*\(\s*\)\)|\bbest\w*\s*=\s*[\w.]*model\b"
+        r"|load_state_dict\(\s*self\.|(?:save|load_state_dict)\([^\n]*\bbest_?(?:w|m|st|sd|p|net)"
+    ),
 }
 
 

@@ -1,0 +1,99 @@
+"""Weights that an object keeps from call to call: attributes that share memory with a module which goes on training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.snapshots import BEST, Held, Snapshots, overlap, saves
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
+
+STARTS = re.compile(r"init|orig|start|initial|pristine", re.I)
+ENDS_TRAINING = re.compile(r"(?:train|fit|training)_end$|^after_(?:train|fit|training)$|finish|final", re.I)
+COPIES = frozenset({"deepcopy", "clone", "cpu", "to", "numpy"})
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A snapshot in an attribute, for later calls: `restored` is where another method loads it back, if that is in sight."""
+
+    held: Held
+    restored: ir.Event | None
+
+
+def kept_by_objects(facts: FileFacts, snapshots: Snapshots) -> Iterator[Kept]:
+    """Attributes that a method gives the weights of a module which goes on training after the call."""
+    function = snapshots.function
+    cls = function.owner
+    if cls is None or ENDS_TRAINING.search(function.name):
+        return
+    for held in (held for taken in snapshots.taken.values() for held in taken if held.place.startswith("self.")):
+        others = [bind for bind in _bound_in(facts, cls, held.origin.place) if bind is not held.origin]
+        if any(_is_copy(bind.value) for bind in others) or not _outlives_call(facts, function, held.module):
+            continue
+        restored = _restored_elsewhere(facts, snapshots, held)
+        name = torchapi.last(held.place)
+        if function.name == "__init__":
+            if restored is not None and STARTS.search(name) and not any(_is_alias(bind.value) for bind in others):
+                yield Kept(held, restored)
+        elif BEST.search(name) and isinstance(held.origin, ir.Bind) and _goes_on(snapshots, held):
+            yield Kept(held, restored)
+
+
+def _bound_in(facts: FileFacts, cls: ir.Class, place: str) -> Iterator[ir.Bind]:
+    for method in cls.methods.values():
+        yield from facts.bindings.assigned(method).get(place, ())
+
+
+def _is_alias(value: ir.Expr) -> bool:
+    """Whether a value is made from a state dict, with no copy in sight."""
+    methods = {node.method for node in ir.walk(value) if isinstance(node, ir.Call)}
+    return "state_dict" in methods and not methods & COPIES
+
+
+def _is_copy(value: ir.Expr) -> bool:
+    """Whether a value is anything but a state dict and an empty start."""
+    empty = isinstance(value, (ir.Const, ir.Name)) or not list(ir.parts(value))
+    return not empty and not _is_alias(value) and not (isinstance(value, ir.Call) and not value.operands)
+
+
+def _outlives_call(facts: FileFacts, function: ir.Function, module: str) -> bool:
+    """Whether the module is the object's own or the caller's, and every caller in sight goes on with the same one."""
+    root = paths.root(module)
+    if root in function.locals - set(function.params) or any(prefix in function.assigned for prefix in paths.prefixes(module)):
+        return False
+    for _, call in facts.summaries.callers().get(function, ()):
+        given = [arg.path for param, arg in function.arguments(call) if param == root and isinstance(arg, ir.Name)]
+        if any(call.ctx.loops and paths.root(path) in call.ctx.loops[-1].assigned for path in given):
+            return False
+    return True
+
+
+def _goes_on(snapshots: Snapshots, held: Held) -> bool:
+    """Whether training follows: in the method, or after it, as one that only compares and keeps is called again and again."""
+    state = Held(held.origin, held.module, held.place)
+    if any(snapshots.changes(event, state, frozenset({state})) for event in snapshots.function.events()):
+        return any(other.origin is held.origin and other.changed is not None for other in snapshots.exit)
+    saved = any(saves(event, held) for event in snapshots.function.events())
+    return bool(held.origin.ctx.conds) and not saved
+
+
+def _restored_elsewhere(facts: FileFacts, snapshots: Snapshots, held: Held) -> ir.Event | None:
+    """Where another method of the class loads the attribute back into the same module."""
+    function = snapshots.function
+    bound = [bind for binds in facts.bindings.assigned(function).values() for bind in binds]
+    same = {held.module} | {bind.place for bind in bound if isinstance(bind.value, ir.Name) and bind.value.path == held.module}
+    methods = function.owner.methods.values() if function.owner else ()
+    for event in (event for method in methods if method is not function for event in facts.calls(method)):
+        receiver, given = event.call.receiver, event.call.args[:1]
+        if event.call.method != "load_state_dict" or not isinstance(receiver, ir.Name) or receiver.path not in same:
+            continue
+        if given and isinstance(given[0], ir.Name) and overlap(given[0].path, held.place):
+            return event
+    return None
