@@ -52,9 +52,8 @@ EVAL_NAME = re.compile(
 BATCH_METHOD = re.compile(
     r"^(?:training_step|train_step|train_batch|fit_batch|training_batch|train_on_batch|train_one_batch|optimize_parameters|compute_loss|on_\w*batch_end|\w*_batch_end)$"
 )
-ENGINE_GUARDED = frozenset(
-    {"validation_step", "test_step", "predict_step", "validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"}
-)
+EVALUATION_STEPS = frozenset({"validation_step", "test_step", "predict_step"})
+ENGINE_GUARDED = EVALUATION_STEPS | {"validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"}
 CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
 CHECKPOINT_KEYS = frozenset(
     (

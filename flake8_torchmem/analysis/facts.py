@@ -12,6 +12,8 @@ from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.gradient_paths import Explorer, Observations, Verdict
 from flake8_torchmem.analysis.lifetime import Lifetimes
 from flake8_torchmem.analysis.memo import memoized
+from flake8_torchmem.analysis.outputs import Outputs
+from flake8_torchmem.analysis.placement import Placement
 from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.analysis.values import Values
 
@@ -41,6 +43,16 @@ class FileFacts:
     def lifetimes(self, function: ir.Function) -> Lifetimes:
         """The lifetimes of a function."""
         return Lifetimes(function, self.evidence)
+
+    @memoized
+    def placement(self, function: ir.Function) -> Placement:
+        """Where the values of a function are, on the host or on the device."""
+        return Placement(function, self)
+
+    @memoized
+    def outputs(self, function: ir.Function) -> Outputs:
+        """Which values of a function are outputs of models."""
+        return Outputs(function, self)
 
     @cached_property
     def gradients(self) -> tuple[Observations, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, carriers
 
+CONCATENATES = frozenset({"cat", "concat", "concatenate", "hstack", "vstack"})
 GROWING_CONTAINERS = frozenset({"dict", "list", "defaultdict", "OrderedDict", "set", "Counter"})
 
 
@@ -20,7 +21,7 @@ class Growth:
         event: the store.
         place: what grows.
         value: what is added.
-        kind: append, extend, setitem, or sum.
+        kind: append, extend, setitem, sum, or cat.
         loops: loops around the store in which nothing empties the place, innermost first; empty for a method that is
             called once per batch.
     """
@@ -72,6 +73,9 @@ class Lifetimes:
                 return Growth(event, event.place, event.value, "setitem", keyed) if keyed and self._is_container(event.place) else None
             return None if self._is_bounded(event.place) else Growth(event, event.place, event.value, event.kind, loops)
         if isinstance(event, ir.Bind):
+            joined = concatenated(event.place, event.value)
+            if joined is not None:
+                return self._untouched(Growth(event, event.place, joined, "cat", self.unreset(event, event.place)))
             delta = event.delta if event.kind == "augment" else added(event.place, event.value)
             if isinstance(delta, ir.Seq) and delta.kind == "list":
                 return Growth(event, event.place, delta, "extend", self.unreset(event, event.place))
@@ -98,6 +102,20 @@ class Lifetimes:
                 return False
         return _empties(event, place)
 
+    def _untouched(self, growth: Growth) -> Growth:
+        """A growth by `cat` of what the place itself was used for, or that a turn transforms, is a state and no collection."""
+        loop = growth.loops[0] if growth.loops else None
+        binds = [event for event in self.function.events() if isinstance(event, ir.Bind) and loop in event.ctx.loops]
+        made = {growth.place}
+        for bind in binds:
+            if bind is not growth.event and made & set(ir.names(bind.value)):
+                made.add(bind.place)
+        state = made & set(ir.names(growth.value)) or any(
+            bind.place == growth.place and growth.place in ir.names(bind.value) and concatenated(bind.place, bind.value) is None
+            for bind in binds
+        )
+        return replace(growth, loops=()) if state else growth
+
     def _outlives_call(self, place: str) -> bool:
         """Whether an attribute grows with every call: nothing in the function empties it."""
         if not place.startswith("self.") or not self.per_batch():
@@ -106,7 +124,7 @@ class Lifetimes:
 
     def per_batch(self) -> bool:
         """Whether the function is the body of a loop that lies elsewhere: by name, or it back-propagates outside of any loop."""
-        if torchapi.BATCH_METHOD.match(self.function.name):
+        if torchapi.BATCH_METHOD.match(self.function.name) or self.function.name in torchapi.EVALUATION_STEPS:
             return True
         trains = any(isinstance(event, ir.Backward) and not event.ctx.loops for event in self.function.events())
         return trains and self.function.owner is not None and self.function.name != "__init__"
@@ -181,6 +199,17 @@ def _empties(event: ir.Event, place: str) -> bool:
     if not isinstance(event, ir.Bind) or event.place not in paths.prefixes(place):
         return False
     return event.kind != "augment" and event.place not in ir.names(event.value)
+
+
+def concatenated(place: str, value: ir.Expr) -> ir.Expr | None:
+    """What `buffer = torch.cat([buffer, x])` puts in addition to the place."""
+    if not isinstance(value, ir.Call) or value.method not in CONCATENATES or not value.operands:
+        return None
+    parts = value.operands[0]
+    if not isinstance(parts, ir.Seq) or not any(isinstance(item, ir.Name) and item.path == place for item in parts.items):
+        return None
+    rest = tuple(item for item in parts.items if place not in ir.names(item))
+    return ir.Seq("tuple", rest) if rest and len(rest) == len(parts.items) - 1 else None
 
 
 def added(place: str, value: ir.Expr) -> ir.Expr | None:

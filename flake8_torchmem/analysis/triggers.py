@@ -9,8 +9,20 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+
+def _all(*patterns: str) -> str:
+    """A pattern that finds all of these, in any order."""
+    return r"\A" + "".join(rf"(?=[\s\S]*(?:{pattern}))" for pattern in patterns)
+
+
 # Code to a pattern, searched in the text of one function, method or statement of the module.
 WORDS: dict[str, str] = {
+    "TM203": _all(
+        r"\b(?:for|while)\b|_step\b",
+        r"append|extend|concat|\bcat\b|\bfor\b",
+        r"\bcuda\b|\.to\b|device|accelerator|_step\b",
+        r"no_?grad|inference_mode|detach|\.data\b|_step\b",
+    ),
     "TM211": r"OutOfMemory|[oO]ut.of.memory|\bexcept\b[^\n:]*oom|oom\w*\(",
     "TM212": (
         r"=[^=\n]*\bstate_dict\s*\(\s*\)|append\([^\n]*\bstate_dict\s*\(\s*\)\)|\bbest\w*\s*=\s*[\w.]*model\b"

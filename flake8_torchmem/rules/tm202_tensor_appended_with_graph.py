@@ -96,7 +96,7 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Growing containers that take up tensors with graph."""
     for found in retained(facts):
-        if found.growth.kind != "sum":
+        if found.growth.kind not in ("sum", "cat"):
             yield _report(found.growth.event.site, found.growth.place, found.freed)
     for comprehension, event in comprehensions(facts):
         yield _report(comprehension.site or event.site, "the list", freed=False)
