@@ -65,6 +65,7 @@ SPOTS = {
     "TM105": r"zero|grad|clear|reset", "TM201": r"\+|add_|\(", "TM202": r"append|extend|insert|\[", "TM205": r"\(.*\)$",
     "TM206": r"backward", "TM208": r"\(.*\)$", "TM211": r"\(|=", "TM212": r"state_dict|model", "TM301": r"load\(",
     "TM401": r"empty_cache\(\)$",
+    "TM304": r"cuda|to\(|device",
 }  # fmt: skip
 
 

@@ -35,7 +35,13 @@ TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b")
 LOOP = re.compile(r"\bfor\b|\bwhile\b")
 DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
 EVAL_CALL = re.compile(r"\beval\b\s*\(")
-CALLED = re.compile(r"(\w+)\s*\(")
+CALLED = re.compile(r"(\w+)\s*\(|\bcollate_fn\s*=\s*(?:\w+\.)*(\w+)")
+# What a loader calls of the data set or collate function that it is given, and what makes that matter.
+OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
+LOADER = re.compile(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
+ON_DEVICE = re.compile(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
+CUDA = re.compile(r"\.cuda\b|[\"']cuda")
+BINDS = re.compile(r"\(|cuda|workers", re.I)
 GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
 
@@ -100,6 +106,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     chosen |= _callers(units, chosen)
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
+    chosen |= _of_loaders(units, chosen)
     chosen = {unit for unit in chosen if _shallow(unit.node)}
     return _selection(tree, [unit for unit in units if unit in chosen], imports(tree)) if chosen else None
 
@@ -120,7 +127,9 @@ def _is_looked_at(unit: Unit) -> bool:
     """Long `forward`s of modules are not: that they make graphs is known."""
     if unit.cls is None:
         return True
-    return len(unit.text) < (MAX_FORWARD if unit.name == "forward" else MAX_METHOD) and (unit.name not in NEVER or unit.name == "__init__")
+    if unit.name in NEVER and unit.name != "__init__" and not CUDA.search(unit.text):
+        return False
+    return len(unit.text) < (MAX_FORWARD if unit.name == "forward" else MAX_METHOD)
 
 
 def _units(tree: ast.Module, lines: list[str]) -> Iterator[Unit]:
@@ -169,7 +178,7 @@ def _matters(unit: Unit) -> bool:
 
 def _called(unit: Unit) -> set[str]:
     if not unit.called:
-        unit.called = set(CALLED.findall(unit.text))
+        unit.called = {name for names in CALLED.findall(unit.text) for name in names if name}
     return unit.called
 
 
@@ -207,9 +216,23 @@ def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
     return unit.name != "forward" and unit.name in names and (unit.cls in classes or unit.cls.name in names or len(unit.text) < 2_000)
 
 
+def _of_loaders(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
+    """Data sets that chosen loaders may read, where their class speaks of the device; in a class that keeps a loader, what makes them."""
+    around = {unit for unit in chosen if LOADER.search(unit.text)}
+    if not around:
+        return set()
+    classes = {unit.cls for unit in around if unit.cls}
+    samples = {unit.cls.name: unit.cls for unit in units if unit.cls and unit.name in OF_LOADERS}
+    makers = {unit for unit in units if unit.cls in classes and samples.keys() & _called(unit)}
+    named = {name for unit in chosen | makers for name in _called(unit)}
+    read = {samples[name] for name in samples.keys() & named}
+    on_device = {unit.cls for unit in units if unit.cls in read and ON_DEVICE.search(unit.text)}
+    return makers | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
+
+
 def _context(unit: Unit, chosen: set[Unit]) -> bool:
     """Small module-level statements that may bind models and optimizers, switch gradients off, or call what was chosen."""
-    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT or "(" not in unit.text:
+    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT or not BINDS.search(unit.text):
         return False
     if isinstance(unit.node, (ast.Assign, ast.AnnAssign)) or torchapi.GRAD_SWITCH in unit.text:
         return True

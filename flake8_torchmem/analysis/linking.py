@@ -86,8 +86,10 @@ class Linker:
             local = _locals(function)
             for event in function.events():
                 call = event.call if isinstance(event, (ir.Invoke, ir.Step, ir.Backward, ir.Zero)) else None
-                if call is not None and call.path and paths.root(call.path) in function.file.imports.keys() - local:
-                    yield torchapi.resolve(call.path, function.file.imports)
+                named = (call.path, _collate_function(call)) if call is not None else ()
+                for path in filter(None, named):
+                    if paths.root(path) in function.file.imports.keys() - local:
+                        yield torchapi.resolve(path, function.file.imports)
 
     def _add(self, name: str) -> Iterator[str]:
         """Link one name; yields what its definition needs in turn."""
@@ -129,6 +131,12 @@ def read(place: Place) -> Definition | None:
     program = lower(Slices(outline.text, selection).modules(), ir.File(outline.shown, outline.scope, linked=True))
     bases = {cls: tuple(torchapi.resolve(base, outline.scope) for base in names) for cls, names in selection.bases.items()}
     return Definition(program, bases, selection.guarded)
+
+
+def _collate_function(call: ir.Call) -> str | None:
+    """What a loader is given to call."""
+    given = call.kwargs.get("collate_fn")
+    return given.path if isinstance(given, ir.Name) else None
 
 
 def _locals(function: ir.Function) -> set[str]:

@@ -28,6 +28,7 @@ WORDS: dict[str, str] = {
         r"=[^=\n]*\bstate_dict\s*\(\s*\)|append\([^\n]*\bstate_dict\s*\(\s*\)\)|\bbest\w*\s*=\s*[\w.]*model\b"
         r"|load_state_dict\(\s*self\.|(?:save|load_state_dict)\([^\n]*\bbest_?(?:w|m|st|sd|p|net)"
     ),
+    "TM304": r"\bnum_workers\s*=[^=]",
 }
 
 

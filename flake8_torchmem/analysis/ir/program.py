@@ -47,6 +47,7 @@ class Function:
     params: tuple[str, ...]
     decorators: tuple[Expr, ...]
     parent: Function | None
+    defaults: dict[str, Expr] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)
     nested: dict[str, Function] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import libcst as cst
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.lower import guards
 from flake8_torchmem.analysis.lower.expressions import Expressions
-from flake8_torchmem.analysis.lower.scope import Scope, parameters
+from flake8_torchmem.analysis.lower.scope import Scope, every, parameters
 from flake8_torchmem.analysis.lower.statements import Statements
 
 
@@ -76,6 +76,8 @@ class Lowering:
         function.assigned.update(
             param.name.value for param in (node.params.star_arg, node.params.star_kwarg) if isinstance(param, cst.Param)
         )
+        defaults = {param.name.value: param.default for param in every(node.params) if param.default is not None}
+        function.defaults = dict(zip(defaults, self.outside(list(defaults.values())), strict=True))
         function.grad = guards.of_function(function, self.file.imports, outer.ctx.grad, outer.values)
         scope = Scope(function, function.grad, self.marks)
         Statements(scope, self.define).suite(node.body)

@@ -85,8 +85,10 @@ class Expressions:
         return ir.Op("format", (self.lower(node.left), self.lower(node.right)))
 
     def formatted(self, node: cst.FormattedString) -> ir.Expr:
-        parts = [part.expression for part in node.parts if isinstance(part, cst.FormattedStringExpression)]
-        return ir.Op("format", tuple(self.lower(part) for part in parts))
+        return ir.Op("format", tuple(self.part(part) for part in node.parts))
+
+    def part(self, node: cst.BaseFormattedStringContent) -> ir.Expr:
+        return self.lower(node.expression) if isinstance(node, cst.FormattedStringExpression) else ir.Const(getattr(node, "value", ""))
 
     def call(self, node: cst.Call) -> ir.Expr:
         site = self.scope.expression()

@@ -138,8 +138,12 @@ class Scope:
 
 def parameters(params: cst.Parameters) -> tuple[str, ...]:
     """Parameter names, positional ones in order, then keyword-only ones."""
-    positional = (*params.posonly_params, *params.params)
-    return tuple(param.name.value for param in (*positional, *params.kwonly_params))
+    return tuple(param.name.value for param in every(params))
+
+
+def every(params: cst.Parameters) -> tuple[cst.Param, ...]:
+    """Parameters, positional ones in order, then keyword-only ones."""
+    return (*params.posonly_params, *params.params, *params.kwonly_params)
 
 
 def gradient_assignment(event: ir.Bind) -> Iterator[ir.Event]:

@@ -1,0 +1,182 @@
+"""Data loaders: what they are told, what runs in their workers, and where their batches go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, origins, returned
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
+
+LOADER = re.compile(r"^torch(?:\.utils\.data(?:\.dataloader)?|_geometric\.(?:loader|data)(?:\.\w+)?)\.DataLoader$")
+POSITIONAL = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn", "pin_memory")
+WRAPPERS = frozenset({"Subset", "random_split", "ConcatDataset", "ChainDataset", "StackDataset"})
+START_METHODS = frozenset({"set_start_method", "set_forkserver_preload", "get_context"})
+WORKER_METHODS = ("__getitem__", "__getitems__", "__iter__", "__next__")
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A call of `DataLoader`, the event that it is, and the function that it stands in."""
+
+    event: ir.Invoke
+    function: ir.Function
+
+    @property
+    def call(self) -> ir.Call:
+        """The call itself."""
+        return self.event.call
+
+    def argument(self, name: str) -> ir.Expr | None:
+        """What the call gives for a parameter in writing; positions say nothing once arguments are spread into it."""
+        args = self.call.args[:1] if self.call.star else self.call.args
+        return self.call.kwargs.get(name) or dict(zip(POSITIONAL, args, strict=False)).get(name)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """An object of an in-file class that a loader reads, by the call that makes it."""
+
+    cls: ir.Class
+    made: Origin
+
+
+def loaders(facts: FileFacts) -> Iterator[Loader]:
+    """Every loader that the file makes."""
+    for function in facts.functions:
+        for event in facts.calls(function):
+            if LOADER.match(torchapi.resolve(event.call.path or "", event.ctx.file.imports)):
+                yield Loader(event, function)
+
+
+def has_workers(facts: FileFacts, loader: Loader) -> bool:
+    """Whether the loader surely has workers, as far as the file shows."""
+    workers = loader.argument("num_workers")
+    return workers is not None and _positive(facts, workers, loader.function)
+
+
+def _positive(facts: FileFacts, expr: ir.Expr, function: ir.Function, steps: int = 0) -> bool:
+    """Whether a number is above zero: written so, the machine's cores, or made of such numbers alone."""
+    if steps > MAX_STEPS:
+        return False
+    if isinstance(expr, ir.Const):
+        return isinstance(expr.value, int) and expr.value > 0
+    if isinstance(expr, ir.Call):
+        if expr.method in ("min", "max", "int"):
+            return bool(expr.args) and all(_positive(facts, arg, function, steps + 1) for arg in expr.args)
+        return expr.method == "cpu_count"
+    if isinstance(expr, ir.Op):
+        arms = expr.args[1:] if expr.op == "if" else expr.args if expr.op in ("*", "+", "//", "/", "or") else ()
+        return bool(arms) and all(_positive(facts, arm, function, steps + 1) for arm in arms)
+    if not isinstance(expr, ir.Name):
+        return False
+    found = origins(facts, expr.path, function)
+    if not found:
+        default = option_default(facts, expr.path)
+        return default is not None and _positive(facts, default, function, steps + 1)
+    verdicts = [_positive(facts, origin.value, origin.function, steps + 1) for origin in found]
+    return any(verdicts) if found[0].optional else all(verdicts)
+
+
+def option_default(facts: FileFacts, path: str) -> ir.Expr | None:
+    """The default of the command-line option that an attribute such as `args.workers` reads."""
+    base, _, name = path.rpartition(".")
+    if not base:
+        return None
+    for function in facts.functions:
+        for event in facts.calls(function):
+            words = [arg.value for arg in event.call.args if isinstance(arg, ir.Const)]
+            flags = {word.lstrip("-").replace("-", "_") for word in words if isinstance(word, str)}
+            dest = event.call.kwargs.get("dest")
+            if event.call.method == "add_argument" and name in (flags if dest is None else {getattr(dest, "value", None)}):
+                return event.call.kwargs.get("default")
+    return None
+
+
+def samples(facts: FileFacts, expr: ir.Expr, function: ir.Function, steps: int = 0) -> Iterator[Samples | Origin]:
+    """What a data set is made by: objects of in-file classes, and other calls, through the library's wrappers."""
+    if steps > MAX_STEPS:
+        return
+    if isinstance(expr, ir.Item) and isinstance(expr.base, ir.Call) and isinstance(expr.key, ir.Const):
+        parts = list(returned(facts, expr.base, function, expr.key.value))
+        for origin in parts:
+            yield from samples(facts, origin.value, origin.function, steps + 1)
+        if parts:
+            return
+        expr = expr.base
+    if isinstance(expr, ir.Seq) or (isinstance(expr, ir.Op) and expr.op == "if"):
+        for part in expr.items if isinstance(expr, ir.Seq) else expr.args[1:]:
+            yield from samples(facts, part, function, steps + 1)
+    elif isinstance(expr, ir.Name):
+        for origin in origins(facts, expr.path, function):
+            yield from samples(facts, origin.value, origin.function, steps + 1)
+    elif isinstance(expr, ir.Call):
+        yield from _made(facts, expr, function, steps)
+
+
+def _made(facts: FileFacts, call: ir.Call, function: ir.Function, steps: int) -> Iterator[Samples | Origin]:
+    cls = facts.bindings.class_named(call.path or "", call.ctx.file)
+    results = list(returned(facts, call, function)) if cls is None else []
+    if cls is not None:
+        yield Samples(cls, Origin(call, function))
+    elif call.method in WRAPPERS:
+        for arg in call.operands[:1]:
+            yield from samples(facts, arg, function, steps + 1)
+    elif results:
+        for origin in results:
+            yield from samples(facts, origin.value, origin.function, steps + 1)
+    else:
+        yield Origin(call, function)
+
+
+def run_in_workers(facts: FileFacts, loader: Loader) -> list[ir.Function]:
+    """In-file functions that the loader's workers run: of its data sets, its collate function, and what those call."""
+    pending: list[ir.Function] = []
+    data = loader.argument("dataset")
+    for made in samples(facts, data, loader.function) if data is not None else ():
+        if isinstance(made, Samples):
+            methods = (facts.bindings.method(made.cls, name) for name in WORKER_METHODS)
+            pending += [method for method in methods if method is not None]
+    collate = loader.argument("collate_fn")
+    pending += _functions(facts, collate, loader.function) if collate is not None else ()
+    found: list[ir.Function] = []
+    while pending:
+        function = pending.pop()
+        if function in found:
+            continue
+        found.append(function)
+        callees = (facts.bindings.callee(event.call, function) for event in facts.calls(function))
+        pending += [callee for callee in callees if callee is not None and callee.name != "forward"]
+    return found
+
+
+def _functions(facts: FileFacts, expr: ir.Expr, function: ir.Function, steps: int = 0) -> list[ir.Function]:
+    """The in-file functions that a value may be: by name, bound by `partial`, or the `__call__` of an object."""
+    if steps > MAX_STEPS:
+        return []
+    if isinstance(expr, ir.Call):
+        if expr.method == "partial" and expr.args:
+            return _functions(facts, expr.args[0], function, steps + 1)
+        cls = facts.bindings.class_named(expr.path or "", expr.ctx.file)
+        call = facts.bindings.method(cls, "__call__") if cls is not None else None
+        return [call] if call is not None else []
+    if not isinstance(expr, ir.Name):
+        return []
+    direct = facts.bindings.function_at(expr.path, function)
+    if direct is not None:
+        return [direct]
+    found = origins(facts, expr.path, function)
+    return [known for origin in found for known in _functions(facts, origin.value, origin.function, steps + 1)]
+
+
+def forking_loaders(facts: FileFacts) -> Iterator[Loader]:
+    """Loaders that surely have workers, in a file that leaves it to the platform how these are started."""
+    found = [loader for loader in loaders(facts) if has_workers(facts, loader)]
+    if found and not any(event.call.method in START_METHODS for function in facts.functions for event in facts.calls(function)):
+        yield from (loader for loader in found if "multiprocessing_context" not in loader.call.kwargs and not loader.call.star)

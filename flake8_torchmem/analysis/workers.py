@@ -1,0 +1,89 @@
+"""What the worker processes of a loader do with the device."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.devices import is_device_check, makes_cuda_tensor, put_on_device
+from flake8_torchmem.analysis.loaders import WORKER_METHODS, Loader, Samples, run_in_workers, samples
+from flake8_torchmem.analysis.origins import Origin
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
+
+PLACE_FLAG = re.compile(r"cuda|gpu|device|cpu|worker", re.I)
+
+
+def made_on_device(facts: FileFacts, loader: Loader) -> Iterator[tuple[ir.Function, ir.Call]]:
+    """For each function that the workers run: its first call that surely makes a tensor on the device."""
+    for function in run_in_workers(facts, loader):
+        calls = sorted(facts.calls(function), key=lambda event: event.site.mark.number)
+        if any(event.call.method == "get_worker_info" for event in calls):
+            continue
+        for event in calls:
+            if makes_cuda_tensor(facts, event.call, function) and _always(facts, event, function):
+                if not _left_before(function, event):
+                    yield function, event.call
+                break
+
+
+def _always(facts: FileFacts, event: ir.Event, function: ir.Function) -> bool:
+    """Whether no condition but the presence of a device stands before an event."""
+    return event.ctx.handler is None and all(arm and is_device_check(facts, cond, function) for cond, arm, _ in event.ctx.conds)
+
+
+def _left_before(function: ir.Function, event: ir.Event) -> bool:
+    """Whether the function is left before an event on a condition that speaks of the device."""
+    number = event.site.mark.number
+    left = [other for other in function.events() if isinstance(other, ir.Return) and other.site.mark.number < number]
+    return any(PLACE_FLAG.search(path) for other in left for cond, _, _ in other.ctx.conds for path in ir.names(cond))
+
+
+def indexed_on_device(facts: FileFacts, loader: Loader) -> Iterator[ir.Call]:
+    """Calls that put on the device what the workers index: tensors of a `TensorDataset`, attributes of a data set."""
+    data = loader.argument("dataset")
+    for made in samples(facts, data, loader.function) if data is not None else ():
+        found = _attributes(facts, made.cls) if isinstance(made, Samples) else _operands(facts, made)
+        yield from list(found)[:1]
+
+
+def _operands(facts: FileFacts, made: Origin) -> Iterator[ir.Call]:
+    call, function = made.value, made.function
+    if not isinstance(call, ir.Call) or facts.evidence.resolve(call.path or "", function).rpartition(".")[2] != "TensorDataset":
+        return
+    event = next((event for event in facts.calls(function) if event.call is call), None)
+    for arg in call.args if event is not None else ():
+        put = put_on_device(facts, arg, function, event) if event is not None else None
+        if put is not None:
+            yield put
+
+
+def _attributes(facts: FileFacts, cls: ir.Class) -> Iterator[ir.Call]:
+    init = facts.bindings.method(cls, "__init__")
+    readers = [method for name in WORKER_METHODS if (method := facts.bindings.method(cls, name)) is not None]
+    for bind in (event for event in init.events() if isinstance(event, ir.Bind)) if init is not None else ():
+        only = len(facts.bindings.binds(bind.place, init)) == 1 if init is not None else False
+        if init is None or not only or not bind.place.startswith("self.") or not _always(facts, bind, init):
+            continue
+        put = put_on_device(facts, bind.value, init, bind)
+        if put is not None and any(_indexes(reader, bind.place) for reader in readers):
+            yield put
+
+
+def _indexes(function: ir.Function, place: str) -> bool:
+    """Whether a function takes items of a place."""
+    for event in function.events():
+        values = (
+            [event.value]
+            if isinstance(event, (ir.Bind, ir.Return, ir.Store))
+            else event.call.operands
+            if isinstance(event, ir.Invoke)
+            else []
+        )
+        for node in (node for value in values for node in ir.walk(value)):
+            if isinstance(node, ir.Item) and isinstance(node.base, ir.Name) and node.base.path == place:
+                return True
+    return False
