@@ -32,17 +32,15 @@ class Bindings:
 
     @memoized
     def aliases(self, function: ir.Function) -> dict[str, str]:
-        """Places bound once, to another path: `opt = self.optimizer`, `step = opt.step`, `for opt in opts`."""
+        """Places bound to one other path, wherever they are bound: `opt = self.optimizer`, `step = opt.step`, `for opt in opts`."""
         found: dict[str, str] = {}
         for place, binds in self.assigned(function).items():
-            if len(binds) != 1 or "." in place or place in function.params:
+            if "." in place or place in function.params:
                 continue
-            value = binds[0].value
-            if binds[0].kind == "target" and isinstance(value, ir.Item):
-                value = _iterated(value.base)
-                found[place] = f"{value.path}[*]" if isinstance(value, ir.Name) else place
-            elif isinstance(value, ir.Name) and binds[0].kind == "assign":
-                found[place] = value.path
+            named = {_named(bind) for bind in binds}
+            path = named.pop()
+            if path is not None and not named:
+                found[place] = path
         return found
 
     def canonical(self, path: str, function: ir.Function) -> str:
@@ -193,6 +191,15 @@ class Bindings:
             return True
         built = any(isinstance(bind.value, ir.Call) and self.is_optimizer_factory(bind.value) for bind in self.binds(path, function))
         return built or torchapi.last(path) in self.zeroed
+
+
+def _named(bind: ir.Bind) -> str | None:
+    """The path that a binding gives another name: the elements of what a loop goes over, or the right side."""
+    value = bind.value
+    if bind.kind == "target" and isinstance(value, ir.Item):
+        value = _iterated(value.base)
+        return f"{value.path}[*]" if isinstance(value, ir.Name) else bind.place
+    return value.path if isinstance(value, ir.Name) and bind.kind == "assign" else None
 
 
 def _iterated(expr: ir.Expr) -> ir.Expr:

@@ -38,7 +38,7 @@ class Touch(Enum):
     LOSS = 2
 
 
-def touches(call: ir.Call, frame: Frame, owners: Owners, losses: set[str]) -> Touch:
+def touches(call: ir.Call, frame: Frame, owners: Owners, losses: frozenset[str]) -> Touch:
     """Judge a call whose callee is not in the file.
 
     Args:

@@ -76,25 +76,31 @@ class FileFacts:
 
     def per_batch(self, function: ir.Function) -> bool:
         """Whether a method steps outside of any loop, and nothing in sight calls it: it is the body of a loop elsewhere."""
-        steps = [event for event in function.events() if isinstance(event, (ir.Step, ir.Backward))]
-        outside = bool(steps) and not any(event.ctx.loops for event in steps)
-        return outside and function.owner is not None and function.name != "__init__" and function not in self.summaries.callers()
+        known = function.owner is not None and function.name != "__init__" and function not in self.summaries.callers()
+        return known and self.summaries.steps_once(function)
 
     def closed_owners(self, function: ir.Function) -> frozenset[str]:
         """Optimizers of a method that trains once per call which nothing but the method itself could clear.
 
-        Its own class builds them, and no clear in the file can mean them. Then the loop lies elsewhere, and the next call
-        finds what this one left.
+        Its own class builds them, and no other clear in the file can mean them. Then the loop lies elsewhere, and the next
+        call finds what this one left.
         """
         if not self.per_batch(function):
             return frozenset()
-        steps = {event.owner for event in function.events() if isinstance(event, ir.Step)}
-        zeros = [event.owner for other in self.program.all_functions() for event in other.events() if isinstance(event, ir.Zero)]
+        reached = self.summaries.reached(function)
+        steps = {event.owner for inner in reached for event in inner.events() if isinstance(event, ir.Step)}
+        others = (other for other in self.program.all_functions() if other is not function and not self._within(reached, other))
+        zeros = [event.owner for other in others for event in other.events() if isinstance(event, ir.Zero)]
         named = {zero for zero in zeros if zero is not None and torchapi.looks_like_optimizer(zero) and not zero.endswith("]")}
         if len(named) < len(set(zeros)):
             return frozenset()
         cleared = {torchapi.last(zero) for zero in named}
         return frozenset(owner for owner in steps if self._built_here(owner, function) and torchapi.last(owner) not in cleared)
+
+    def _within(self, reached: frozenset[ir.Function], helper: ir.Function) -> bool:
+        """Whether nothing but these functions calls a helper, whose name says that it is private."""
+        callers = {caller for caller, _ in self.summaries.callers().get(helper, ())}
+        return helper.name.startswith("_") and callers <= reached
 
     def _built_here(self, owner: str, function: ir.Function) -> bool:
         """Whether an optimizer is an attribute that the class builds, or one of Lightning's."""

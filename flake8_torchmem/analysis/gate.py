@@ -103,7 +103,9 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     chosen |= {unit for unit in units if words is not None and unit not in chosen and len(unit.text) < MAX_UNIT and words.search(unit.text)}
     if not chosen:
         return None
-    chosen |= _callers(units, chosen)
+    callers = _callers(units, chosen)
+    # Where a caller has no loop, that lies further up.
+    chosen |= callers | _callers(units, {unit for unit in callers if not LOOP.search(unit.text)})
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen)

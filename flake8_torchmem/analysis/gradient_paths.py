@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flake8_torchmem.analysis import conditions, ir, paths
+from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis import gradients as typestate
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.callees import Touch
-from flake8_torchmem.analysis.evidence import direct
 from flake8_torchmem.analysis.flow import Budget, TooManyPathsError, explore
 from flake8_torchmem.analysis.gradients import OTHERS, State, Suspect
 from flake8_torchmem.analysis.owners import Frame, Owners
@@ -31,6 +30,16 @@ class Verdict:
     cause: ir.Event | None = None
 
 
+@dataclass(frozen=True)
+class Wipe:
+    """A clear of gradients that no step had used, in the loop of the backward that added them; `frame`: where it happened."""
+
+    zero: ir.Zero
+    frame: Frame
+    backward: ir.Backward
+    owner: str
+
+
 @dataclass
 class Observations:
     """What was seen on all paths from one function.
@@ -38,25 +47,45 @@ class Observations:
     Attributes:
         function: where the paths start.
         stale: backwards that add to gradients which the step has used.
-        wiped: clears, in the loop of the backward, of gradients that no step had used, with that backward.
+        wiped: clears of what a later step should have used.
         steps: per step and owner, what each path found.
         claims: which owners a backward has fed.
         stable: texts of conditions that cannot change between turns.
-        entries: for events of linked files, the call in the checked file that led there.
+        frames: the call in which an event was met first.
     """
 
     function: ir.Function
     stale: set[tuple[ir.Backward, str, ir.Step]] = field(default_factory=set)
-    wiped: set[tuple[ir.Zero, ir.Backward, str]] = field(default_factory=set)
+    wiped: set[Wipe] = field(default_factory=set)
     steps: dict[tuple[ir.Step, str], set[Verdict]] = field(default_factory=dict)
     claims: dict[ir.Backward, set[str]] = field(default_factory=dict)
     stable: set[str] = field(default_factory=set)
-    entries: dict[ir.Event, ir.Call] = field(default_factory=dict)
+    frames: dict[ir.Event, Frame] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> dict[ir.Event, ir.Call]:
+        """For events of linked files, the call in the checked file that led there."""
+        return {event: frame.entry for event, frame in self.frames.items() if frame.entry is not None}
+
+    def context(self, event: ir.Event) -> ir.Context:
+        """The loops and conditions around an event, those around the calls that lead to it included."""
+        return self.frames[event].around(event.ctx)
+
+    def deciding(self, event: ir.Event, loop: ir.Loop | None = None) -> Iterator[tuple[ir.Expr, bool]]:
+        """Conditions, inside of the loop, that say whether an event happens: around it, or cutting its turn short before."""
+        context, frame = self.context(event), self.frames[event]
+        yield from context.conds_inside(loop)
+        yield from ((cond, False) for around in context.loops for cond in around.skips if loop in (None, *enclosing(around)))
+        for function in (*frame.stack[1:], frame.function):
+            leaving = (other.ctx.conds for other in function.events() if isinstance(other, ir.Return))
+            yield from ((cond, not arm) for conds in leaving for cond, arm, _ in conds)
 
     def without(self, other: Observations) -> None:
         """Forget what can be seen in a linked function alone: that is its own file's affair."""
         self.stale = {found for found in self.stale if (found[0], found[2]) not in {(seen[0], seen[2]) for seen in other.stale}}
-        self.wiped = {found for found in self.wiped if found[:2] not in {seen[:2] for seen in other.wiped}}
+        self.wiped = {
+            found for found in self.wiped if (found.zero, found.backward) not in {(seen.zero, seen.backward) for seen in other.wiped}
+        }
         wrong = {step for code in ORDER_DEFECTS for step, _ in other.defects(code)}
         self.steps = {key: verdicts for key, verdicts in self.steps.items() if key[0] not in wrong}
 
@@ -107,7 +136,7 @@ class Explorer:
         self.plans: dict[Frame, Plan] = {}
         self.turns: dict[ir.Backward, set[ir.Loop]] = {}
         self.exits: dict[tuple[Frame, State], set[State]] = {}
-        self.losses = loss_names(function)
+        self.losses = summaries.losses(function)
 
     def run(self) -> Observations | None:
         """All observations, None when there are too many paths."""
@@ -119,16 +148,20 @@ class Explorer:
                 stale = set(self.seen.stale)
                 for state in exits:
                     self.settle(state.suspects, None)
-                again = {
-                    replace(typestate.next_turn(state, self.body), facts=frozenset(), suspects=frozenset(), ready=given) for state in exits
-                }
-                exits = self.enter(frame, again)
+                exits = self.enter(frame, {self.called_again(state, frame, given) for state in exits})
                 self.seen.stale = {seen for seen in self.seen.stale if seen in stale or seen[1] in self.closed}
         except (TooManyPathsError, RecursionError):
             return None
         for state in exits:
             self.settle(state.suspects, None)
         return self.seen
+
+    def called_again(self, state: State, frame: Frame, ready: tuple[ir.Loop, ...]) -> State:
+        """The state at the next call: attributes are what they were, arguments are not."""
+        names = self.plan(frame).names
+        kept = (fact for fact in state.facts if all(name.startswith("self.") for name in names.get(fact[0], ("",))))
+        facts = frozenset(fact for fact in kept if fact[0] not in self.plan(frame).volatile)
+        return replace(typestate.next_turn(state, self.body), facts=facts, suspects=frozenset(), ready=ready)
 
     def enter(self, frame: Frame, states: Iterable[State]) -> set[State]:
         """The states after a call of the frame's function."""
@@ -146,8 +179,7 @@ class Explorer:
             return ()
         states = {state}
         for event in self.plan(frame).events.get(block.index, ()):
-            if frame.entry is not None:
-                self.seen.entries.setdefault(event, frame.entry)
+            self.seen.frames.setdefault(event, frame)
             handler: Handler = HANDLERS[type(event)]
             states = {after for before in states for after in handler(self, event, before, frame)}
         return states
@@ -171,7 +203,7 @@ class Explorer:
 
     def step(self, event: ir.Step, state: State, frame: Frame) -> Iterator[State]:
         callee = self.bindings.callee(event.call, frame.function) if event.call else None
-        if callee is not None and callee.owner and self.summaries.effects(callee):
+        if callee is not None and self.summaries.effects(callee):
             yield from self.call(event.call, callee, state, frame)  # type: ignore[arg-type]
             return
         if not self.bindings.is_optimizer(event.owner, frame.function):
@@ -244,7 +276,7 @@ class Explorer:
             if certain and not event.written:
                 each_turn = self.turns.keys() & state.of(owner).full
                 within = {*frame.loops, *event.ctx.loops}
-                self.seen.wiped |= {(event, backward, owner) for backward in each_turn if self.turns[backward] & within}
+                self.seen.wiped |= {Wipe(event, frame, backward, owner) for backward in each_turn if self.turns[backward] & within}
                 state = typestate.zero(state, owner, event)
             else:
                 state = typestate.forget(state, owner)
@@ -326,19 +358,10 @@ class Explorer:
             return False
         if conditions.changes(edge.cond, edge.loops or frame.loops):
             used = [gradients.used for _, gradients in state.owners if gradients.used is not None]
-            always = all(not any(conditions.window_like(cond) for cond, _, _ in step.ctx.conds) for step in used)
-            return not (conditions.window_like(edge.cond) and always)
+            waits = any(conditions.window_like(cond) for step in used for cond, _ in self.seen.deciding(step))
+            return waits or not conditions.window_like(edge.cond)
         related = any(text != test.text and plan.names.get(text, frozenset()) & test.names for text, _ in state.facts)
         return related or not {"backward", "step"} & trains
-
-
-def loss_names(function: ir.Function) -> set[str]:
-    """Variables that hold what is back-propagated, `scaled` and the `loss` that it was bound to alike."""
-    found = {path for event in function.events() if isinstance(event, ir.Backward) for path in direct(event.value)}
-    for event in function.events():
-        if isinstance(event, ir.Bind) and event.place in found and isinstance(event.value, ir.Name):
-            found.add(event.value.path)
-    return {prefix for path in found for prefix in paths.prefixes(path)} - {"self"}
 
 
 def computed(expr: ir.Expr) -> bool:

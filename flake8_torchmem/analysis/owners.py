@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from flake8_torchmem import torchapi
@@ -27,6 +27,7 @@ class Frame:
         stack: functions that are being executed.
         outer: the call of the function that this one is nested in, if that is running.
         entry: the call that left the checked file.
+        ctx: of the call, with everything around it; None in the root.
     """
 
     function: ir.Function
@@ -36,11 +37,25 @@ class Frame:
     stack: tuple[ir.Function, ...]
     outer: Frame | None = None
     entry: ir.Call | None = None
+    ctx: ir.Context | None = None
 
     @property
     def depth(self) -> int:
         """How many calls lie between the root and here."""
         return len(self.stack)
+
+    def around(self, ctx: ir.Context) -> ir.Context:
+        """A context of the function, with what stands around the calls that led there."""
+        if self.ctx is None:
+            return ctx
+        conds = ((cond, arm, level + len(self.ctx.loops)) for cond, arm, level in ctx.conds)
+        return replace(
+            ctx,
+            loops=self.ctx.loops + ctx.loops,
+            conds=(*self.ctx.conds, *conds),
+            handler=ctx.handler or self.ctx.handler,
+            accumulate=ctx.accumulate or self.ctx.accumulate,
+        )
 
 
 def spoken(step: ir.Step) -> str:
@@ -89,7 +104,7 @@ class Owners:
                 outer = outer.outer
             prefix = f"{callee.name}#{len(self.frames)}:"
             entry = caller.entry or (call if callee.file.linked else None)
-            self.frames[key] = Frame(callee, args, prefix, loops, (*caller.stack, caller.function), outer, entry)
+            self.frames[key] = Frame(callee, args, prefix, loops, (*caller.stack, caller.function), outer, entry, caller.around(call.ctx))
         return self.frames[key]
 
     def owner(self, path: str, frame: Frame) -> str:
@@ -120,7 +135,8 @@ class Owners:
         if members or name in known or torchapi.looks_like_optimizer(name):
             return (*members, *(() if name in members else (name,))), True
         name = group
-        linked = tuple(owner for owner in known if self._holds(owner, name))
+        unmet = (place for place, modules in self.bindings.links.items() if place not in known and name in modules)
+        linked = (*(owner for owner in known if self._holds(owner, name)), *unmet)
         if linked or name == "self":
             return linked or known, True
         alone = len(self.stepped) == 1 and not any(torchapi.last(place) in self.stepped for place in self.bindings.links)

@@ -35,7 +35,7 @@ class Plan:
         siblings: the other arm of an edge.
     """
 
-    def __init__(self, frame: Frame, owners: Owners, summaries: Summaries, losses: set[str]) -> None:
+    def __init__(self, frame: Frame, owners: Owners, summaries: Summaries, losses: frozenset[str]) -> None:
         self.frame = frame
         self.owners = owners
         self.summaries = summaries
@@ -58,7 +58,7 @@ class Plan:
         self.events = {block.index: found for block in function.blocks if (found := tuple(self._kept(block, losses)))}
         self._reach: dict[ir.Block, frozenset[ir.Event]] = {}
 
-    def _touching(self, losses: set[str]) -> Iterator[tuple[ir.Invoke, Touch]]:
+    def _touching(self, losses: frozenset[str]) -> Iterator[tuple[ir.Invoke, Touch]]:
         function = self.frame.function
         for event in function.events():
             if isinstance(event, ir.Invoke) and self.summaries.bindings.callee(event.call, function) is None:
@@ -100,7 +100,7 @@ class Plan:
         inner = (f"{place}.", f"{place}[")
         return frozenset(text for text, names in self.names.items() if any(name == place or name.startswith(inner) for name in names))
 
-    def _kept(self, block: ir.Block, losses: set[str]) -> Iterator[ir.Event]:
+    def _kept(self, block: ir.Block, losses: frozenset[str]) -> Iterator[ir.Event]:
         for event in block.events:
             if isinstance(event, ir.Bind):
                 if event in self.overwrites or (event.place in losses and not self.frame.depth) or self.built(event):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from flake8_torchmem.analysis import ir
+from collections.abc import Iterator
+
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.bindings import Bindings
+from flake8_torchmem.analysis.evidence import direct
 from flake8_torchmem.analysis.memo import memoized
+
+MAX_CALLS = 4
 
 
 class Summaries:
@@ -20,19 +25,25 @@ class Summaries:
     @memoized
     def effects(self, function: ir.Function) -> frozenset[str]:
         """Which of backward, step, zero happen in a function or in what it calls, recursion included."""
-        found: set[str] = set()
+        events = (event for reached in self.reached(function) for event in reached.events())
+        return frozenset(type(event).__name__.lower() for event in events if isinstance(event, (ir.Backward, ir.Step, ir.Zero)))
+
+    @memoized
+    def reached(self, function: ir.Function) -> frozenset[ir.Function]:
+        """The function and all in-file functions that it calls, and those call."""
         pending, seen = [function], {function}
         while pending:
-            current = pending.pop()
-            for event in current.events():
-                if isinstance(event, (ir.Backward, ir.Step, ir.Zero)):
-                    found.add(type(event).__name__.lower())
-                call = event.call if isinstance(event, (ir.Invoke, ir.Step, ir.Backward)) else None
-                callee = self.bindings.callee(call, current) if call else None
-                if callee is not None and callee not in seen:
-                    seen.add(callee)
-                    pending.append(callee)
-        return frozenset(found)
+            callees = self.callees(pending.pop()) - seen
+            seen |= callees
+            pending.extend(callees)
+        return frozenset(seen)
+
+    @memoized
+    def callees(self, function: ir.Function) -> frozenset[ir.Function]:
+        """The in-file functions that a function calls."""
+        calls = (event.call for event in function.events() if isinstance(event, (ir.Invoke, ir.Step, ir.Backward)))
+        found = (self.bindings.callee(call, function) for call in calls if call is not None)
+        return frozenset(callee for callee in found if callee is not None)
 
     def effects_of(self, event: ir.Event, function: ir.Function) -> frozenset[str]:
         """Which of backward, step, zero an event is, or leads to through an in-file call."""
@@ -40,6 +51,34 @@ class Summaries:
             return frozenset({type(event).__name__.lower()})
         callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) else None
         return self.effects(callee) if callee is not None else frozenset()
+
+    @memoized
+    def steps_once(self, function: ir.Function, calls: int = MAX_CALLS) -> bool:
+        """Whether a function steps, itself or in a callee, and never in a loop."""
+        stepping = [event for event in function.events() if "step" in self.effects_of(event, function)]
+        return bool(stepping) and all(not event.ctx.loops and self._once(event, function, calls) for event in stepping)
+
+    def _once(self, event: ir.Event, function: ir.Function, calls: int) -> bool:
+        callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) else None
+        return callee is None or (calls > 0 and self.steps_once(callee, calls - 1))
+
+    @memoized
+    def losses(self, function: ir.Function, calls: int = MAX_CALLS) -> frozenset[str]:
+        """Variables that hold what is back-propagated, here or in a callee; `scaled` and the `loss` that it was bound to alike."""
+        found = {path for event in function.events() for path in self._lost(event, function, calls)}
+        for event in function.events():
+            if isinstance(event, ir.Bind) and event.place in found and isinstance(event.value, ir.Name):
+                found.add(event.value.path)
+        return frozenset(prefix for path in found for prefix in paths.prefixes(path)) - {"self"}
+
+    def _lost(self, event: ir.Event, function: ir.Function, calls: int) -> Iterator[str]:
+        """What an event back-propagates, or hands to a callee that does."""
+        if isinstance(event, ir.Backward):
+            yield from direct(event.value)
+        callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) and calls else None
+        if callee is not None and "backward" in self.effects(callee):
+            inner = self.losses(callee, calls - 1)
+            yield from (path for param, arg in callee.arguments(event.call) if param in inner for path in direct(arg))  # type: ignore[attr-defined]
 
     @memoized
     def callers(self) -> dict[ir.Function, list[tuple[ir.Function, ir.Call]]]:

@@ -69,6 +69,7 @@ from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.analysis.gradient_paths import Observations
 
 RULE = Rule(
     code="TM101",
@@ -92,14 +93,14 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 backward,
                 f"the gradients of {spoken(step)} were used by the step on line {{0}} and not cleared since: this backward adds to them,"
                 " so every step uses the sum of all batches so far",
-                _help(facts, seen.function, step),
+                _help(facts, seen, step),
                 mentions=(step.site,),
             )
 
 
-def _help(facts: FileFacts, function: ir.Function, step: ir.Step) -> str:
+def _help(facts: FileFacts, seen: Observations, step: ir.Step) -> str:
     """Where the clear belongs: in an accumulation window only after the step."""
     call = "set every `.grad` to None" if step.owner == ir.BY_HAND else f"call `{step.owner}.zero_grad()`"
-    if any(facts.is_window(cond, function) for cond, _, _ in step.ctx.conds):
+    if any(facts.is_window(cond, seen.function) for cond, _, _ in seen.context(step).conds):
         return f"{call} right after the step, under the same condition"
     return f"{call} before the first backward of each turn"

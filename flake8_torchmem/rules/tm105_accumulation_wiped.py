@@ -70,7 +70,7 @@ from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.gradient_paths import Observations
+    from flake8_torchmem.analysis.gradient_paths import Observations, Wipe
 
 RULE = Rule(
     code="TM105",
@@ -88,15 +88,15 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Clears that run with every micro-batch while the step waits for a window to fill."""
     for seen in facts.gradients:
-        for zero, backward, owner in seen.wiped:
-            if owner not in seen.claims.get(backward, ()) or not _every_micro_batch(zero, backward):
+        for wipe in seen.wiped:
+            if wipe.owner not in seen.claims.get(wipe.backward, ()) or not _every_micro_batch(seen, wipe):
                 continue
-            steps = [step for step, name in seen.steps if name == owner]
-            waiting = next((step for step in steps if _waits(facts, seen.function, step, zero, backward)), None)
-            if waiting is not None and not _reads_gradients(seen.function) and _together(seen, backward, waiting, owner):
+            steps = [step for step, name in seen.steps if name == wipe.owner]
+            waiting = next((step for step in steps if _waits(facts, seen, step, wipe, steps)), None)
+            if waiting is not None and not _reads_gradients(seen.function) and _together(seen, waiting, wipe):
                 yield report_at(
                     seen,
-                    zero,
+                    wipe.zero,
                     f"the gradients of {spoken(waiting)} are cleared with every micro-batch, but the step (line {{0}}) runs only once per"
                     " window: all micro-batches but the last are lost",
                     "clear only after the step, under the same condition",
@@ -104,32 +104,35 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 )
 
 
-def _every_micro_batch(zero: ir.Zero, backward: ir.Backward) -> bool:
+def _every_micro_batch(seen: Observations, wipe: Wipe) -> bool:
     """Whether the clear runs whenever the backward does: under no condition that the backward is not under."""
-    shared = {(ir.text(cond), arm) for cond, arm, _ in backward.ctx.conds}
-    return not zero.ctx.handler and all((ir.text(cond), arm) in shared for cond, arm, _ in zero.ctx.conds)
+    clear = wipe.frame.around(wipe.zero.ctx)
+    return not clear.handler and _spelled(clear.conds) <= _spelled(seen.context(wipe.backward).conds)
 
 
-def _waits(facts: FileFacts, function: ir.Function, step: ir.Step, zero: ir.Zero, backward: ir.Backward) -> bool:
-    """Whether the step runs less often than the clear: under a window's condition, or in an outer loop."""
-    loop = next((loop for loop in reversed(zero.ctx.loops) if loop in backward.ctx.loops), None)
-    if backward.ctx.accumulate or zero.ctx.accumulate:
+def _waits(facts: FileFacts, seen: Observations, step: ir.Step, wipe: Wipe, steps: list[ir.Step]) -> bool:
+    """Whether the step runs less often than the clear: under a window's condition, or outside of their loop."""
+    clear, backward, at_step = wipe.frame.around(wipe.zero.ctx), seen.context(wipe.backward), seen.context(step)
+    loop = next((loop for loop in reversed(clear.loops) if loop in backward.loops), None)
+    if backward.accumulate or clear.accumulate:
         return False
-    if loop is not None and loop not in step.ctx.loops:
-        return loop.kind != "comp" and all(outer in zero.ctx.loops for outer in step.ctx.loops) and bool(step.ctx.loops)
-    shared = {(ir.text(cond), arm) for cond, arm in zero.ctx.conds_inside(loop)}
-    own = [cond for cond, arm in step.ctx.conds_inside(loop) if (ir.text(cond), arm) not in shared]
-    return any(facts.is_window(cond, function) for cond in (*own, *(loop.skips if loop else ())))
+    if loop is not None and loop not in at_step.loops:
+        inside = any(loop in seen.context(other).loops for other in steps)
+        return loop.kind != "comp" and not inside and all(outer in clear.loops for outer in at_step.loops)
+    shared = {(ir.text(cond), arm) for cond, arm in clear.conds_inside(loop)}
+    own = (cond for cond, arm in seen.deciding(step, loop) if (ir.text(cond), arm) not in shared)
+    return any(facts.is_window(cond, seen.function) for cond in own)
 
 
-def _together(seen: Observations, backward: ir.Backward, waiting: ir.Step, owner: str) -> bool:
+def _together(seen: Observations, waiting: ir.Step, wipe: Wipe) -> bool:
     """Whether all owners that the backward feeds wait for the same window: one that steps more often uses the gradients."""
-    conds = _spelled(waiting)
-    return all(_spelled(step) == conds for step, other in seen.steps if other != owner and other in seen.claims[backward])
+    conds = _spelled(seen.context(waiting).conds)
+    fed = seen.claims[wipe.backward] - {wipe.owner}
+    return all(_spelled(seen.context(step).conds) == conds for step, other in seen.steps if other in fed)
 
 
-def _spelled(step: ir.Step) -> set[tuple[str, bool]]:
-    return {(ir.text(cond), arm) for cond, arm, _ in step.ctx.conds}
+def _spelled(conds: tuple[tuple[ir.Expr, bool, int], ...]) -> set[tuple[str, bool]]:
+    return {(ir.text(cond), arm) for cond, arm, _ in conds}
 
 
 def _reads_gradients(function: ir.Function) -> bool:
