@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.outline import imports, relative_imports
-from flake8_torchmem.analysis.triggers import triggers
+from flake8_torchmem.analysis.triggers import WITH_COMPANIONS, triggers
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
@@ -42,6 +42,8 @@ LOADER = re.compile(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
 ON_DEVICE = re.compile(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
 CUDA = re.compile(r"\.cuda\b|[\"']cuda")
 BINDS = re.compile(r"\(|cuda|workers", re.I)
+NAME = re.compile(r"[A-Za-z_]\w*")
+EMPTIES = re.compile(r"\.clear\b|\.pop\w*\b|=\s*(?:\[\]|\{\}|list\(|dict\(|defaultdict\()")
 GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
 
@@ -103,6 +105,8 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     chosen |= {unit for unit in units if words is not None and unit not in chosen and len(unit.text) < MAX_UNIT and words.search(unit.text)}
     if not chosen:
         return None
+    shared = triggers(codes & WITH_COMPANIONS)
+    chosen |= _companions(units, [unit for unit in chosen if shared is not None and shared.search(unit.text)])
     callers = _callers(units, chosen)
     # Where a caller has no loop, that lies further up.
     chosen |= callers | _callers(units, {unit for unit in callers if not LOOP.search(unit.text)})
@@ -176,6 +180,18 @@ def _matters(unit: Unit) -> bool:
     ):
         return True
     return unit.name != "forward" and bool(DATA_LOOP.search(text) and (GROWTH.search(text) or "loader" in text))
+
+
+def _companions(units: list[Unit], matched: list[Unit]) -> set[Unit]:
+    """Definitions that share state with these: methods of their classes, what they name, and what may empty a container."""
+    named = {word for unit in matched for word in NAME.findall(unit.text)}
+    classes = {unit.cls for unit in matched if unit.cls is not None}
+    found = (unit for unit in units if matched and len(unit.text) < MAX_CALLER)
+    return {
+        unit
+        for unit in found
+        if EMPTIES.search(unit.text) or (unit.cls in classes or unit.cls.name in named if unit.cls is not None else unit.name in named)
+    }
 
 
 def _called(unit: Unit) -> set[str]:

@@ -100,7 +100,7 @@ class Lifetimes:
             shared = {(id(cond), arm) for cond, arm in store.ctx.conds_inside(loop)}
             if any((id(cond), arm) not in shared for cond, arm in event.ctx.conds_inside(loop)):
                 return False
-        return _empties(event, place)
+        return empties(event, place)
 
     def _untouched(self, growth: Growth) -> Growth:
         """A growth by `cat` of what the place itself was used for, or that a turn transforms, is a state and no collection."""
@@ -120,7 +120,7 @@ class Lifetimes:
         """Whether an attribute grows with every call: nothing in the function empties it."""
         if not place.startswith("self.") or not self.per_batch():
             return False
-        return not any(_empties(event, place) for event in self.function.events())
+        return not any(empties(event, place) for event in self.function.events())
 
     def per_batch(self) -> bool:
         """Whether the function is the body of a loop that lies elsewhere: by name, or it back-propagates outside of any loop."""
@@ -192,7 +192,7 @@ class Lifetimes:
         )
 
 
-def _empties(event: ir.Event, place: str) -> bool:
+def empties(event: ir.Event, place: str) -> bool:
     """Whether an event gives a place a new value that is not made from the old one."""
     if isinstance(event, ir.Clear):
         return event.place in paths.prefixes(place)

@@ -23,6 +23,7 @@ WORDS: dict[str, str] = {
         r"\bcuda\b|\.to\b|device|accelerator|_step\b",
         r"no_?grad|inference_mode|detach|\.data\b|_step\b",
     ),
+    "TM209": r"\bregister_\w*hook\b",
     "TM211": r"OutOfMemory|[oO]ut.of.memory|\bexcept\b[^\n:]*oom|oom\w*\(",
     "TM212": (
         r"=[^=\n]*\bstate_dict\s*\(\s*\)|append\([^\n]*\bstate_dict\s*\(\s*\)\)|\bbest\w*\s*=\s*[\w.]*model\b"
@@ -30,6 +31,8 @@ WORDS: dict[str, str] = {
     ),
     "TM304": r"\bnum_workers\s*=[^=]",
 }
+# Rules about state that several definitions share: what matches is looked at together with its class and what it names.
+WITH_COMPANIONS = frozenset({"TM209"})
 
 
 @lru_cache(maxsize=16)

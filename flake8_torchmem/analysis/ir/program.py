@@ -38,7 +38,7 @@ class Block:
 class Function:
     """A function, method, nested function or lambda (`<lambda 1>`), or the module body (`name` is `<module>`).
 
-    `mark` is its `def` statement, or the statement that a lambda stands in.
+    `mark` is its `def` statement, or the statement that a lambda stands in. `managers`: what its `with` statements enter.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Function:
     defaults: dict[str, Expr] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)
+    managers: list[Expr] = field(default_factory=list)
     nested: dict[str, Function] = field(default_factory=dict)
     assigned: set[str] = field(default_factory=set)
     free: set[str] = field(default_factory=set)

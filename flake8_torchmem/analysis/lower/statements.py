@@ -194,6 +194,7 @@ class Statements:
         mode, accumulate = None, False
         for item in node.items:
             manager = self._expr(item.item)
+            self.scope.fn.managers.append(manager)
             entered = guards.of_expression(manager, self.scope.imports, self.scope.values)
             mode = mode if entered is None else entered
             accumulate = accumulate or (isinstance(manager, ir.Call) and manager.method == "accumulate")
