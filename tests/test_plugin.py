@@ -54,7 +54,7 @@ def test_both_doors_report_the_same_places() -> None:
     folders = list((REPOSITORY / "fixtures").glob("TM*"))
     assert folders
     by_flake8 = reported(flake8("--select=TM", "fixtures", cwd=REPOSITORY).out)
-    by_torchmem = reported(torchmem("check", "fixtures", cwd=REPOSITORY).out)
+    by_torchmem = reported(torchmem("check", "--select=TM", "fixtures", cwd=REPOSITORY).out)
     assert sorted(by_flake8) == sorted(by_torchmem)
     assert len(by_flake8) >= len(folders)
 

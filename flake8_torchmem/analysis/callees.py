@@ -49,6 +49,8 @@ def touches(call: ir.Call, frame: Frame, owners: Owners, losses: frozenset[str])
     """
     name = call.method
     path = torchapi.resolve(owners.canonical(call.path, frame), call.ctx.file.imports) if call.path else ""
+    if name == "replay" and not call.operands:
+        return Touch.LOSS  # a captured graph runs whatever it holds
     if path.startswith(LIBRARY) or name in torchapi.NUMBER_FUNCTIONS:
         return Touch.NOTHING
     given = list(_given(call))

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
-from flake8_torchmem.analysis.ir import Block, Edge
+from flake8_torchmem.analysis.ir import Block, Edge, Event, Function
 
 S = TypeVar("S", bound=Hashable)
 J = TypeVar("J")
@@ -79,6 +79,13 @@ def within_turn(start: Block) -> Iterator[Block]:
             if edge.turn is None and edge.target not in seen:
                 seen.add(edge.target)
                 pending.append(edge.target)
+
+
+def following(function: Function, event: Event) -> Iterator[Event]:
+    """The events that can follow an event, before any loop starts over."""
+    start = next(block for block in function.blocks if event in block.events)
+    yield from start.events[start.events.index(event) + 1 :]
+    yield from (other for block in within_turn(start) if block is not start for other in block.events)
 
 
 def solve(entry: Block, initial: J, transfer: Callable[[Block, J], J], join: Callable[[J, J], tuple[J, bool]]) -> dict[int, J]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers, is_leaf
-from flake8_torchmem.analysis.flow import within_turn
+from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
@@ -30,17 +30,10 @@ def graph_is_reused(facts: FileFacts, function: ir.Function, backward: ir.Backwa
         backward: retains its graph.
     """
     return (
-        any(_uses_graph(facts, function, backward, event) for event in _later(function, backward))
+        any(_uses_graph(facts, function, backward, event) for event in following(function, backward))
         or _carried(facts, function, backward)
         or _escapes(facts, function, backward)
     )
-
-
-def _later(function: ir.Function, backward: ir.Backward) -> Iterator[ir.Event]:
-    """Events that can follow in the same turn."""
-    start = next(block for block in function.blocks if backward in block.events)
-    yield from start.events[start.events.index(backward) + 1 :]
-    yield from (event for block in within_turn(start) if block is not start for event in block.events)
 
 
 def _uses_graph(facts: FileFacts, function: ir.Function, backward: ir.Backward, event: ir.Event) -> bool:

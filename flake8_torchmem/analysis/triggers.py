@@ -17,12 +17,14 @@ def _all(*patterns: str) -> str:
 
 # Code to a pattern, searched in the text of one function, method or statement of the module.
 WORDS: dict[str, str] = {
+    "TM109": r"set_to_none\s*=\s*False|\bzero_grad\s*\(\s*False",
     "TM203": _all(
         r"\b(?:for|while)\b|_step\b",
         r"append|extend|concat|\bcat\b|\bfor\b",
         r"\bcuda\b|\.to\b|device|accelerator|_step\b",
         r"no_?grad|inference_mode|detach|\.data\b|_step\b",
     ),
+    "TM207": r"\bcreate_graph\b|\bzero_grad\b",
     "TM209": r"\bregister_\w*hook\b",
     "TM211": r"OutOfMemory|[oO]ut.of.memory|\bexcept\b[^\n:]*oom|oom\w*\(",
     "TM212": (

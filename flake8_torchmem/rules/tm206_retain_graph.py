@@ -95,4 +95,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
 def _retains(call: ir.Call) -> bool:
     positional = call.args[1] if len(call.args) > 1 and call.method == "backward" else None
     argument = call.kwargs.get("retain_graph") or call.kwargs.get("retain_variables") or positional
-    return isinstance(argument, ir.Const) and argument.value is True and "create_graph" not in call.kwargs
+    creates = "create_graph" in call.kwargs or len(call.args) > 2
+    return isinstance(argument, ir.Const) and argument.value is True and not creates

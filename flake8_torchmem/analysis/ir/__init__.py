@@ -17,6 +17,7 @@ from flake8_torchmem.analysis.ir.events import (
     Step,
     Store,
     Zero,
+    reads,
 )
 from flake8_torchmem.analysis.ir.expressions import (
     BOOLEAN,
@@ -48,5 +49,5 @@ from flake8_torchmem.analysis.ir.program import Block, Class, Edge, Function, Pr
 __all__ = [
     "BOOLEAN", "BY_HAND", "COMPARISONS", "Attr", "Backward", "Bind", "Block", "Call", "Class", "Clear", "Comp", "Const", "Context", "Edge",
     "Event", "Expr", "File", "Function", "Grad", "Handler", "Invoke", "Item", "Loop", "Mark", "Name", "Op", "Opaque", "Program", "Return",
-    "Seq", "Site", "Step", "Store", "Zero", "names", "parts", "text", "walk",
+    "Seq", "Site", "Step", "Store", "Zero", "names", "parts", "reads", "text", "walk",
 ]  # fmt: skip

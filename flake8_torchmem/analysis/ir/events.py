@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flake8_torchmem.analysis.ir.expressions import Call, Context, Expr, Site
+from flake8_torchmem.analysis.ir.expressions import Call, Context, Expr, Site, names
 
 BY_HAND = "<by hand>"  # the owner of a step that is written out: `p.data -= lr * p.grad`
 
@@ -84,3 +85,11 @@ class Return(Event):
 
     value: Expr
     kind: str = "return"
+
+
+def reads(event: Event) -> Iterator[str]:
+    """Every access path that an event reads."""
+    if isinstance(event, (Bind, Store, Return)):
+        yield from names(event.value)
+    elif isinstance(event, (Invoke, Backward, Step, Zero)) and event.call is not None:
+        yield from names(event.call)

@@ -84,8 +84,9 @@ class Scope:
         self.values.pop(place, None)
         if kind == "assign" and isinstance(value, (ir.Name, ir.Call, ir.Op)):
             self.values[place] = value
-        if isinstance(value, ir.Name) and torchapi.last(value.path) in BOUND_METHODS and "." in value.path:
-            self.methods[place] = value.path
+        method = value.args[0] if isinstance(value, ir.Call) and value.method == "partial" and value.args else value
+        if isinstance(method, ir.Name) and torchapi.last(method.path) in BOUND_METHODS and "." in method.path:
+            self.methods[place] = method.path
         event = ir.Bind(self.ctx, site, place, value, kind, delta)
         for gradient in gradient_assignment(event):
             self.emit(gradient)
