@@ -18,6 +18,7 @@ def _all(*patterns: str) -> str:
 # Code to a pattern, searched in the text of one function, method or statement of the module.
 WORDS: dict[str, str] = {
     "TM109": r"set_to_none\s*=\s*False|\bzero_grad\s*\(\s*False",
+    "TM110": r"\bclip_grad",
     "TM203": _all(
         r"\b(?:for|while)\b|_step\b",
         r"append|extend|concat|\bcat\b|\bfor\b",
