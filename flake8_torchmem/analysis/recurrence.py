@@ -1,0 +1,272 @@
+"""Recurrent states: values that a model is called with and hands back, followed over the turns of a loop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flake8_torchmem import torchapi
+from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.evaluation import evaluates, goes_over_data, needs_gradients, proves_no_grad, returns_graph
+from flake8_torchmem.analysis.flow import within_turn
+from flake8_torchmem.analysis.values import Kind
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.facts import FileFacts
+
+STATE_NAME = re.compile(r"^(?:h|c|hc|hx|cx|hn|cn|h_?\d|c_?\d|[hc]_\w{1,4})$|hidden|(?:^|_)(?:hid|states?|carry)(?:$|_|\d)", re.I)
+CELL_NAME = re.compile(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
+CELL_FACTORY = re.compile(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A state that goes from turn to turn with its graph.
+
+    Attributes:
+        event: the call of the model.
+        state: its path.
+        backward: what goes through the graph of the turn before again; None where nothing back-propagates.
+        steps: whether an optimizer moves the parameters between two backwards.
+    """
+
+    event: ir.Invoke
+    state: str
+    backward: ir.Backward | None
+    steps: bool
+
+
+class Recurrence:
+    """The states of one function.
+
+    Args:
+        facts: of the file.
+        function: where to look.
+    """
+
+    def __init__(self, facts: FileFacts, function: ir.Function) -> None:
+        self.facts = facts
+        self.function = function
+        self.reaching = facts.evidence.reaching(function)
+        self.binds = [event for event in function.events() if isinstance(event, ir.Bind)]
+
+    def carried(self) -> Iterator[Carried]:
+        """All states that keep graphs over turns of a loop, or over calls of a method that runs once per batch."""
+        if self.function.name in ("forward", "__call__") and self.function.owner is not None:
+            return
+        for event in self.facts.calls(self.function):
+            if event.call.ctx.grad is not ir.Grad.ON or event.call.star or not self._is_model(event):
+                continue
+            for state in _operands(event.call):
+                made = self.made(event.call)
+                found = self._over_turns(event, state, made) or self._over_calls(event, state, made)
+                if found is not None:
+                    yield found
+                    break
+
+    def _is_model(self, event: ir.Invoke) -> bool:
+        """Whether a call runs a model that hands its state back with the graph."""
+        call = event.call
+        if torchapi.CRITERION_NAME.search(call.method) or torchapi.DETACHES_BY_NAME.search(call.method):
+            return False
+        callee = self.facts.bindings.callee(call, self.function)
+        if callee is not None:
+            return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not _cuts(callee)
+        func = call.receiver if call.method == "forward" and call.receiver is not None else call.func
+        return self.facts.values(self.function).at(func, event) is Kind.MODULE or bool(CELL_NAME.search(torchapi.last(call.path or "")))
+
+    def made(self, call: ir.Call) -> set[ir.Bind]:
+        """Bindings that hold the call's result or a part of it, or what another model made of that, graph and all."""
+        made = {bind for bind in self.binds if _spine(bind.value) is call}
+        while True:
+            more = {bind for bind in self.binds if bind not in made and self._passes_on(bind, made)}
+            if not more:
+                return made
+            made |= more
+
+    def _passes_on(self, bind: ir.Bind, made: set[ir.Bind]) -> bool:
+        source = _spine(bind.value)
+        if isinstance(source, ir.Call) and source.path not in ("tuple", "list"):
+            if torchapi.CRITERION_NAME.search(source.method) or self.facts.values(self.function).at(source.func, bind) is not Kind.MODULE:
+                return False
+            return any(self._reached(path, bind) & made for path in _operands(source))
+        found = [self._reached(path, bind) & made for path in _same(bind.value)]
+        return bool(found) and all(found)
+
+    def _reached(self, path: str, event: ir.Event) -> set[ir.Bind]:
+        """Bindings of a path, or of what it is a part of, that an event can see."""
+        env = self.reaching.at.get(event, {})
+        return {bind for prefix in paths.prefixes(path) for bind in env.get(prefix, ())}
+
+    def _over_turns(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:
+        """The state goes over the turns of the innermost loop that back-propagates, or of one that evaluates."""
+        if not event.ctx.loops or not self._reached(state, event) & made or not self._is_state(event, state):
+            return None
+        for loop in reversed(event.ctx.loops):
+            backward = next((other for other in self._backwards(loop) if self._goes_through(other, event, made)), None)
+            if backward is not None:
+                return self._found(event, state, backward) if self._survives(event, state, made, loop) else None
+            if self.facts.effect_in(loop, self.function, "backward"):
+                return None
+        loop = next((loop for loop in event.ctx.loops if goes_over_data(self.facts, loop, self.function)), event.ctx.loops[0])
+        if self._survives(event, state, made, loop) and self._evaluates(loop):
+            return Carried(event, state, None, steps=False)
+        return None
+
+    def _over_calls(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:
+        """The state is an attribute, and the method that updates it is the body of a loop elsewhere."""
+        function, cls = self.function, self.function.owner
+        if event.ctx.loops or cls is None or not state.startswith("self.") or not self._is_state(event, state):
+            return None
+        own = [bind for bind in self.binds if bind.place == state]
+        if not own or not set(own) & made or not all(bind in made or _starts(bind, state, function.params) for bind in own):
+            return None
+        if not self.facts.lifetimes(function).per_batch() or self._touched_elsewhere(cls, torchapi.last(state)):
+            return None
+        backward = next((other for other in self._backwards(None) if self._goes_through(other, event, made)), None)
+        return self._found(event, state, backward) if backward is not None else None
+
+    def _touched_elsewhere(self, cls: ir.Class, name: str) -> bool:
+        """Whether anything but the constructor and this method sets the attribute, or cuts its graph."""
+        for function in self.facts.functions:
+            if function is self.function or (function.owner is cls and function.name == "__init__"):
+                continue
+            for event in function.events():
+                if isinstance(event, ir.Bind) and f".{name}" in event.place:
+                    return True
+        return any(isinstance(event, ir.Invoke) and event.call.method == "detach_" for event in self.function.events())
+
+    def _found(self, event: ir.Invoke, state: str, backward: ir.Backward) -> Carried:
+        steps = [other for other in self.function.events() if isinstance(other, ir.Step) and other.ctx.loops[:1] == backward.ctx.loops[:1]]
+        return Carried(event, state, backward, bool(steps))
+
+    def _is_state(self, event: ir.Invoke, state: str) -> bool:
+        """Whether what goes in and out is a state: the model is seen to hand it back, or the name says so."""
+        if STATE_NAME.search(torchapi.last(state)):
+            return True
+        built = [node for bind in self.facts.bindings.binds(event.call.path or "", self.function) for node in ir.walk(bind.value)]
+        return any(
+            isinstance(node, ir.Call) and CELL_FACTORY.match(self.facts.evidence.resolve(node.path or "", self.function)) for node in built
+        )
+
+    def _backwards(self, loop: ir.Loop | None) -> Iterator[ir.Backward]:
+        """Backwards of this loop's own turns, none of an inner loop."""
+        for event in self.function.events():
+            if isinstance(event, ir.Backward) and (event.ctx.loops[-1] if event.ctx.loops else None) is loop:
+                yield event
+
+    def _goes_through(self, backward: ir.Backward, event: ir.Invoke, made: set[ir.Bind]) -> bool:
+        """Whether a backward follows in the same turn and its loss is made from the call's results."""
+        feeding = self.facts.evidence.feeds_backward(self.function)
+        fed = any(bind.place in feeding for bind in made) or any(node is event.call for node in ir.walk(backward.value))
+        blocks = {id(other): block for block in self.function.blocks for other in block.events if other is event or other is backward}
+        first, last = blocks[id(event)], blocks[id(backward)]
+        follows = first.events.index(event) < first.events.index(backward) if first is last else last in set(within_turn(first))
+        loop = backward.ctx.loops[-1] if backward.ctx.loops else None
+        again = loop is None or any(edge.turn is loop for block in within_turn(last) for edge in block.edges)
+        return fed and follows and again
+
+    def _survives(self, event: ir.Invoke, state: str, made: set[ir.Bind], loop: ir.Loop) -> bool:
+        """Whether nothing in the loop gives the state another value or cuts its graph."""
+        cycle = self._cycle(event, state, made)
+        for other in self.function.events():
+            if loop not in other.ctx.loops:
+                continue
+            if isinstance(other, (ir.Bind, ir.Store)) and other not in made and any(_related(other.place, place) for place in cycle):
+                if not (isinstance(other, ir.Bind) and _starts(other, state, loop.targets, loop)):
+                    return False
+            elif isinstance(other, ir.Invoke) and self._cuts_cycle(other, cycle, event):
+                return False
+        return True
+
+    def _cycle(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> set[str]:
+        """The places through which the call's result comes back to it."""
+        cycle, pending = {state}, [bind for bind in self._reached(state, event) if bind in made]
+        seen = set(pending)
+        while pending:
+            bind = pending.pop()
+            cycle.add(bind.place)
+            source = _spine(bind.value)
+            sources = _operands(source) if isinstance(source, ir.Call) and source is not event.call else _same(bind.value)
+            more = {other for path in sources for other in self._reached(path, bind) & made} - seen
+            seen |= more
+            pending.extend(more)
+        return cycle
+
+    def _cuts_cycle(self, other: ir.Invoke, cycle: set[str], event: ir.Invoke) -> bool:
+        """`h.detach_()`, also for each part, `detach_states(hidden)`, `model.detach_hidden()`."""
+        if not torchapi.DETACHES_BY_NAME.search(other.call.method):
+            return False
+        named = {path for expr in (other.call.func, *other.call.operands) for path in ir.names(expr)}
+        targets = {bind for path in named for bind in self._reached(path, other) if bind.kind == "target"}
+        named |= {path for bind in targets for path in _same(bind.value)}
+        own = paths.root(event.call.path or "") in {paths.root(path) for path in named}
+        return own or any(_related(path, place) for path in named for place in cycle)
+
+    def _evaluates(self, loop: ir.Loop) -> bool:
+        """Whether a loop runs with gradients on though nobody back-propagates what it makes."""
+        facts, function = self.facts, self.function
+        if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or facts.effect_in(loop, function, "backward"):
+            return False
+        if needs_gradients(facts, function) or proves_no_grad(facts, function) or returns_graph(facts, function):
+            return False
+        return evaluates(facts, loop, function)
+
+
+def _related(path: str, other: str) -> bool:
+    return path in paths.prefixes(other) or other in paths.prefixes(path)
+
+
+def _spine(expr: ir.Expr) -> ir.Expr:
+    """What a value is a part of, or the same tensor in another form of."""
+    while True:
+        if isinstance(expr, (ir.Item, ir.Attr)):
+            expr = expr.base
+        elif isinstance(expr, ir.Call) and expr.receiver is not None and expr.method in torchapi.TENSOR_METHODS:
+            expr = expr.receiver
+        else:
+            return expr
+
+
+def _same(expr: ir.Expr) -> Iterator[str]:
+    """Paths whose graph a value keeps as it is: names, parts, displays of them."""
+    source = _spine(expr)
+    if isinstance(source, ir.Name):
+        yield source.path
+    elif isinstance(source, ir.Seq):
+        for item in source.items:
+            yield from _same(item)
+    elif isinstance(source, ir.Call) and source.path in ("tuple", "list") and source.args:
+        yield from _same(source.args[0])
+
+
+def _operands(call: ir.Call) -> list[str]:
+    return [path for arg in call.operands for path in _same(arg)]
+
+
+def _cuts(callee: ir.Function) -> bool:
+    """Whether a model detaches something of its own."""
+    for event in callee.events():
+        if isinstance(event, ir.Invoke) and torchapi.DETACHES_BY_NAME.search(event.call.method):
+            return True
+        if event.ctx.grad is not ir.Grad.ON:
+            return True
+        value = event.value if isinstance(event, (ir.Bind, ir.Store, ir.Return)) else event.call if isinstance(event, ir.Invoke) else None
+        if value is not None and any(path.endswith(".data") for path in ir.names(value)):
+            return True
+    return False
+
+
+def _starts(bind: ir.Bind, state: str, counters: tuple[str, ...], loop: ir.Loop | None = None) -> bool:
+    """Whether a binding only gives the state its first value: `if hidden is None`, `if batch == 0`."""
+    for cond, arm in bind.ctx.conds_inside(loop):
+        if not isinstance(cond, ir.Op) or len(cond.args) != 2 or not arm:
+            continue
+        left, right = cond.args
+        if isinstance(left, ir.Name) and isinstance(right, ir.Const):
+            absent = cond.op == "is" and right.value is None and _related(state, left.path)
+            if absent or (cond.op == "==" and right.value == 0 and left.path in counters):
+                return True
+    return False
