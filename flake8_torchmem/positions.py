@@ -24,12 +24,12 @@ class Positions:
         self._statements = list(_statements(body))
 
     def find(self, site: Site) -> ast.AST | None:
-        """The reported node; the whole statement when its expressions do not count the same in both trees."""
+        """The reported node: of an `if` its test; the whole statement when its expressions do not count the same in both trees."""
         if not 0 <= site.mark.number < len(self._statements):
             return None
         statement = self._statements[site.mark.number]
         if site.rank is None:
-            return statement
+            return statement.test if isinstance(statement, ast.If) else statement
         if site.decorator:
             return statement.decorator_list[site.rank]  # type: ignore[attr-defined, no-any-return]
         found = [node for node in _expressions(statement) if isinstance(node, COUNTED)]

@@ -1,4 +1,4 @@
-"""What a branch says: implied facts, whether a condition can change between turns, whether it is an accumulation window."""
+"""What a branch says: implied facts, and whether a condition can change between turns."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ from flake8_torchmem.analysis import ir, paths
 Facts = frozenset[tuple[str, bool]]
 STABLE_CALLS = frozenset({"isinstance", "len", "hasattr", "getattr", "bool", "str", "int"})
 CHANGING = re.compile(r"sync|boundary|should|is_last|do_step|ready|finished|done|flag_step", re.I)
-WINDOW_NAME = re.compile(
-    r"accum|should_?(?:step|update|sync|optim)|sync_grad|boundary|do_(?:step|update|opt)|is_(?:update|step|sync|last_micro)"
-    r"|update_(?:now|step|freq)|step_now|iter_size|micro",
-    re.I,
-)
 POSITIVE = {"!=": "==", "is not": "is", "not in": "in", ">=": "<", "<=": ">"}
 
 
@@ -114,11 +109,3 @@ def once(cond: ir.Expr, arm: bool, loops: tuple[ir.Loop, ...]) -> bool:
     if arm or not loops or not isinstance(cond, ir.Op) or cond.op != "==" or not isinstance(cond.args[1], ir.Const):
         return False
     return isinstance(cond.args[0], ir.Name) and cond.args[0].path in loops[-1].targets
-
-
-def window_like(cond: ir.Expr) -> bool:
-    """Whether the condition is true once in a number of turns: a modulo, or a name that says so."""
-    return any(
-        (isinstance(node, ir.Op) and node.op == "%") or (isinstance(node, ir.Name) and WINDOW_NAME.search(node.path))
-        for node in ir.walk(cond)
-    )

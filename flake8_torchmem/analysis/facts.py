@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import conditions, ir
+from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.gradient_paths import Explorer, Observations, Verdict
 from flake8_torchmem.analysis.lifetime import Lifetimes
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.outputs import Outputs
+from flake8_torchmem.analysis.periods import Periods
 from flake8_torchmem.analysis.placement import Placement
+from flake8_torchmem.analysis.reductions import Reductions
 from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.analysis.values import Values
+from flake8_torchmem.analysis.windows import Window, Windows
 
 
 class FileFacts:
@@ -32,6 +35,7 @@ class FileFacts:
         self.bindings = Bindings(program)
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases, guarded)
+        self.periods = Periods(self.bindings)
         self.functions = tuple(program.own_functions())
 
     @memoized
@@ -72,7 +76,7 @@ class FileFacts:
     @memoized
     def observations(self, function: ir.Function) -> Observations | None:
         """What was seen on the paths from one function; None when there are too many."""
-        return Explorer(function, self.bindings, self.summaries, self.per_batch(function), self.closed_owners(function)).run()
+        return Explorer(function, self.bindings, self.summaries, self.periods, self.per_batch(function), self.closed_owners(function)).run()
 
     def per_batch(self, function: ir.Function) -> bool:
         """Whether a method steps outside of any loop, and nothing in sight calls it: it is the body of a loop elsewhere."""
@@ -110,17 +114,19 @@ class FileFacts:
         return owner in self.bindings.links or lightning
 
     def is_window(self, cond: ir.Expr, function: ir.Function) -> bool:
-        """Whether a condition is true once per accumulation window: by modulo, by name, through a local, by a counter that is reset."""
-        if conditions.window_like(cond):
-            return True
-        for path in ir.names(cond):
-            binds = self.bindings.binds(path, function)
-            if any(isinstance(bind.value, ir.Op) and conditions.window_like(bind.value) for bind in binds):
-                return True
-            counts = any(bind.kind == "augment" and isinstance(bind.delta, ir.Const) for bind in binds)
-            if counts and any(bind.ctx.loops and isinstance(bind.value, ir.Const) and bind.kind == "assign" for bind in binds):
-                return True
-        return False
+        """Whether a condition is true once per accumulation window."""
+        return self.periods.ends_window(cond, function)
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """The accumulation windows of the file, one per step."""
+        windows = Windows(self.periods, self.evidence, self.summaries)
+        return tuple(window for seen in self.gradients for window in windows.seen(seen))
+
+    @cached_property
+    def reductions(self) -> Reductions:
+        """How losses were reduced."""
+        return Reductions(self.evidence, self.summaries)
 
     def order_defects(self, code: str) -> Iterator[tuple[Observations, ir.Step, Verdict]]:
         """Steps whose turn is in the wrong order, by the code of the defect."""

@@ -250,13 +250,24 @@ def _of_loaders(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
 
 def _context(unit: Unit, chosen: set[Unit]) -> bool:
     """Small module-level statements that may bind models and optimizers, switch gradients off, or call what was chosen."""
-    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT or not BINDS.search(unit.text):
+    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT:
         return False
+    if not BINDS.search(unit.text):
+        name = _number(unit.node)
+        return name is not None and any(name in other.text for other in chosen)
     if isinstance(unit.node, (ast.Assign, ast.AnnAssign)) or torchapi.GRAD_SWITCH in unit.text:
         return True
     if isinstance(unit.node, ast.Expr):
         return any(not other.name for other in chosen)
     return bool({other.name for other in chosen if other.name} & _called(unit))
+
+
+def _number(node: ast.stmt) -> str | None:
+    """The name of a constant like `ACCUMULATE = 4`, which may be the size of a window."""
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)) or not isinstance(node.value, ast.Constant) or type(node.value.value) is not int:
+        return None
+    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+    return target.id if isinstance(target, ast.Name) else None
 
 
 def _shallow(node: ast.AST) -> bool:

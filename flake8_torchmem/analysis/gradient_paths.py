@@ -13,6 +13,7 @@ from flake8_torchmem.analysis.callees import Touch
 from flake8_torchmem.analysis.flow import Budget, TooManyPathsError, explore
 from flake8_torchmem.analysis.gradients import OTHERS, State, Suspect
 from flake8_torchmem.analysis.owners import Frame, Owners
+from flake8_torchmem.analysis.periods import Periods
 from flake8_torchmem.analysis.plan import Plan
 from flake8_torchmem.analysis.summaries import Summaries
 
@@ -117,16 +118,24 @@ class Explorer:
         function: the root; nothing is known at its entry.
         bindings: what names stand for.
         summaries: what callees do.
+        periods: reads the tests of windows.
         repeated: the function is the body of a loop that lies elsewhere.
         closed: owners that nothing outside of the function can clear between two calls.
     """
 
     def __init__(
-        self, function: ir.Function, bindings: Bindings, summaries: Summaries, repeated: bool = False, closed: frozenset[str] = frozenset()
+        self,
+        function: ir.Function,
+        bindings: Bindings,
+        summaries: Summaries,
+        periods: Periods,
+        repeated: bool = False,
+        closed: frozenset[str] = frozenset(),
     ) -> None:
         self.function = function
         self.bindings = bindings
         self.summaries = summaries
+        self.periods = periods
         self.owners = Owners(bindings)
         self.seen = Observations(function)
         self.budget = Budget(MAX_VISITS)
@@ -358,8 +367,8 @@ class Explorer:
             return False
         if conditions.changes(edge.cond, edge.loops or frame.loops):
             used = [gradients.used for _, gradients in state.owners if gradients.used is not None]
-            waits = any(conditions.window_like(cond) for step in used for cond, _ in self.seen.deciding(step))
-            return waits or not conditions.window_like(edge.cond)
+            waits = any(self.periods.ends_window(cond, frame.function) for step in used for cond, _ in self.seen.deciding(step))
+            return waits or not self.periods.ends_window(edge.cond, frame.function)
         related = any(text != test.text and plan.names.get(text, frozenset()) & test.names for text, _ in state.facts)
         return related or not {"backward", "step"} & trains
 

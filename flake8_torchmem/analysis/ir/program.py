@@ -13,7 +13,7 @@ from flake8_torchmem.analysis.ir.expressions import Call, Expr, File, Grad, Loop
 class Edge:
     """Control flows to `target` if `cond`, where given, is `arm`. `turn`: a loop starts over. `loops`: around the branch.
 
-    `handler`: an exception leads here, and what happened before it is not known.
+    `handler`: an exception leads here, and what happened before it is not known. `site`: the branch, to be reported.
     """
 
     target: Block
@@ -22,6 +22,7 @@ class Edge:
     turn: Loop | None = None
     loops: tuple[Loop, ...] = ()
     handler: bool = False
+    site: Site | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -42,7 +42,7 @@ class Scope:
 
     def link(self, target: ir.Block, cond: ir.Expr | None = None, arm: bool = True, turn: ir.Loop | None = None) -> None:
         """An edge from the current block."""
-        self.block.edges.append(ir.Edge(target, cond, arm, turn, self.ctx.loops))
+        self.block.edges.append(ir.Edge(target, cond, arm, turn, self.ctx.loops, site=self.site()))
 
     def start(self, block: ir.Block) -> None:
         """Go on in this block."""
