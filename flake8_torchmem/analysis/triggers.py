@@ -28,6 +28,10 @@ WORDS: dict[str, str] = {
     "TM207": r"\bcreate_graph\b|\bzero_grad\b",
     "TM209": r"\bregister_\w*hook\b",
     "TM208": r"\A\s*(?:@[^\n]*\n\s*)*def forward\b[\s\S]*(?:detach|repackage|\.data\b|no_grad)",
+    "TM210": _all(
+        r"\b(?:for|while)\b|_step\b",
+        r"(?P<joined>[\w.]+)\s*=\s*[\w.]*(?:cat|concat|concatenate|hstack|vstack)\s*\(\s*[\[(][^\])]*(?P=joined)",
+    ),
     "TM211": r"OutOfMemory|[oO]ut.of.memory|\bexcept\b[^\n:]*oom|oom\w*\(",
     "TM212": (
         r"=[^=\n]*\bstate_dict\s*\(\s*\)|append\([^\n]*\bstate_dict\s*\(\s*\)\)|\bbest\w*\s*=\s*[\w.]*model\b"
