@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from flake8_torchmem.analysis import ir, paths
 
@@ -12,6 +14,11 @@ Facts = frozenset[tuple[str, bool]]
 STABLE_CALLS = frozenset({"isinstance", "len", "hasattr", "getattr", "bool", "str", "int"})
 CHANGING = re.compile(r"sync|boundary|should|is_last|do_step|ready|finished|done|flag_step", re.I)
 POSITIVE = {"!=": "==", "is not": "is", "not in": "in", ">=": "<", "<=": ">"}
+UNKNOWN = object()
+OPERATIONS: dict[str, Callable[[Any, Any], object]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "%": operator.mod, "//": operator.floordiv,
+    "==": operator.eq, "<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Test:
         parts: of `and` and `or`.
         names: access paths that it reads.
         volatile: it may differ in the next turn though nothing in sight was assigned.
+        expr: of an atom, what its text spells.
     """
 
     kind: str
@@ -33,6 +41,7 @@ class Test:
     parts: tuple[Test, ...]
     names: frozenset[str]
     volatile: bool = False
+    expr: ir.Expr | None = None
 
     def truth(self, facts: Facts) -> bool | None:
         """Its value under these facts, None when open."""
@@ -81,7 +90,31 @@ def compile_test(cond: ir.Expr, rename: Callable[[str], str], positive: bool = T
             return compile_test(ir.Op(POSITIVE[cond.op], cond.args), rename, not positive)
     if isinstance(cond, ir.Const):
         return Test("const", "", bool(cond.value) is positive, (), frozenset())
-    return Test("atom", ir.text(cond, rename), positive, (), frozenset(map(rename, ir.names(cond))), changes(cond, ()))
+    return Test("atom", ir.text(cond, rename), positive, (), frozenset(map(rename, ir.names(cond))), changes(cond, ()), cond)
+
+
+def value_of(expr: ir.Expr, place: str, known: object) -> object:
+    """The value of an expression of one variable; `UNKNOWN` if it takes more than arithmetic and comparison.
+
+    Args:
+        expr: the expression.
+        place: the variable.
+        known: its value.
+    """
+    if isinstance(expr, ir.Const):
+        return expr.value
+    if isinstance(expr, ir.Name):
+        return known if expr.path == place else UNKNOWN
+    operate = OPERATIONS.get(expr.op) if isinstance(expr, ir.Op) and len(expr.args) == 2 else None
+    if operate is None or not isinstance(expr, ir.Op):
+        return UNKNOWN
+    left, right = (value_of(arg, place, known) for arg in expr.args)
+    if not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
+        return UNKNOWN
+    try:
+        return operate(left, right)
+    except (ArithmeticError, ValueError):
+        return UNKNOWN
 
 
 def _has_gradient(cond: ir.Op) -> bool:

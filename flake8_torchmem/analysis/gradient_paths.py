@@ -320,7 +320,7 @@ class Explorer:
 
     def bind(self, event: ir.Bind, state: State, frame: Frame) -> Iterator[State]:
         stale = self.plan(frame).overwrites.get(event, frozenset())
-        facts = frozenset(fact for fact in state.facts if fact[0] not in stale)
+        facts = frozenset(fact for fact in state.facts if fact[0] not in stale) | self.plan(frame).known.get(event, frozenset())
         source = event.delta or event.value
         if event.place in self.losses and event.kind in ("assign", "augment") and not frame.depth and computed(source):
             state = replace(state, ready=frame.loops + event.ctx.loops, loss=event)

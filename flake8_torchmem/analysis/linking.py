@@ -16,7 +16,7 @@ from flake8_torchmem.source import Slices
 
 # What a function must speak of to change gradients, keep or detach tensors, or guard; short ones are read in any case.
 SPEAKS = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|set_grad_enabled|append|\+=|detach|\bitem\b")
-SHORT = 2_500
+SHORT = 1_200
 MAX_DEFINITION = 60_000
 
 

@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from flake8_torchmem.source import SourceError, parse
 
@@ -96,7 +97,7 @@ def _pieces(text: str) -> list[tuple[int, str]]:
             starts.append(begin)
         decorated = text[begin] == "@"
     pieces, line = [], 1
-    for begin, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    for begin, end in pairwise([*starts, len(text)]):
         if begin == starts[0]:
             line += text.count("\n", 0, begin)
         pieces.append((line, text[begin:end]))

@@ -30,6 +30,7 @@ class Plan:
         volatile: texts of conditions that may differ in the next turn without an assignment.
         names: access paths by condition text.
         overwrites: condition texts that a binding makes stale.
+        known: conditions that a binding of a constant decides, with their value.
         events: by block, in order.
         remembered: texts of conditions that are worth a fact: they come again, in this turn or unchanged in the next.
         siblings: the other arm of an edge.
@@ -55,6 +56,7 @@ class Plan:
         self.remembered = frozenset(text for text in self.names if text in stable or counts[text] > 1 or text.isidentifier())
         binds = (event for event in function.events() if isinstance(event, ir.Bind))
         self.overwrites = {event: stale for event in binds if (stale := self._stale(event))}
+        self.known = {event: frozenset(self._decided(event, parts)) for event in self.overwrites}
         self.events = {block.index: found for block in function.blocks if (found := tuple(self._kept(block, losses)))}
         self._reach: dict[ir.Block, frozenset[ir.Event]] = {}
 
@@ -99,6 +101,15 @@ class Plan:
         place = self._rename(event.place)
         inner = (f"{place}.", f"{place}[")
         return frozenset(text for text, names in self.names.items() if any(name == place or name.startswith(inner) for name in names))
+
+    def _decided(self, event: ir.Bind, parts: list[conditions.Test]) -> Iterator[tuple[str, bool]]:
+        """`i == 0` once `i` is 0, in the first turn of a loop."""
+        if isinstance(event.value, ir.Const) and event.kind in ("assign", "target"):
+            for part in parts:
+                if part.expr is not None and part.text in self.remembered:
+                    value = conditions.value_of(part.expr, event.place, event.value.value)
+                    if value is not conditions.UNKNOWN:
+                        yield part.text, bool(value)
 
     def _kept(self, block: ir.Block, losses: frozenset[str]) -> Iterator[ir.Event]:
         for event in block.events:
