@@ -21,7 +21,7 @@ MAX_MODULE_STATEMENT = 4_000
 MAX_CALLER = 40_000
 MAX_CALLEES = 40_000
 MAX_METHOD = 12_000
-MAX_FORWARD = 1_000
+MAX_CLASS_LINES = 250
 MAX_DEPTH = 120
 # `a + a + ...` nests to the left only, which costs less.
 CHAIN = 1_000
@@ -31,7 +31,8 @@ CORE = re.compile(
 )
 CORE_WORDS = ("backward", "empty_cache", "load")
 GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
-TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b")
+TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|optim")
+KEEPS = re.compile(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
 LOOP = re.compile(r"\bfor\b|\bwhile\b")
 DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
 EVAL_CALL = re.compile(r"\beval\b\s*\(")
@@ -130,12 +131,14 @@ def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
 
 
 def _is_looked_at(unit: Unit) -> bool:
-    """Long `forward`s of modules are not: that they make graphs is known."""
-    if unit.cls is None:
+    """Of a class: what may train, keep or guard; of a module less, as that it makes graphs is known."""
+    if unit.cls is None or (unit.name == "__init__" and len(unit.text) < MAX_METHOD):
         return True
-    if unit.name in NEVER and unit.name != "__init__" and not CUDA.search(unit.text):
+    if (unit.name in NEVER and not CUDA.search(unit.text)) or len(unit.text) > MAX_METHOD:
         return False
-    return len(unit.text) < (MAX_FORWARD if unit.name == "forward" else MAX_METHOD)
+    module = any(torchapi.MODULE_BASE.search(ast.unparse(base)) for base in unit.cls.bases)
+    long = (unit.cls.end_lineno or 0) - unit.cls.lineno > MAX_CLASS_LINES
+    return bool((TRAINING if module or long or unit.name == "forward" else KEEPS).search(unit.text)) or unit.name in NEVER
 
 
 def _units(tree: ast.Module, lines: list[str]) -> Iterator[Unit]:

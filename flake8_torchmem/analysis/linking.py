@@ -14,8 +14,8 @@ from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.project import Definition, Place, Project
 from flake8_torchmem.source import Slices
 
-# What a function must speak of to change gradients, keep or detach tensors, or guard; short ones are read in any case.
-SPEAKS = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|set_grad_enabled|append|\+=|detach|\bitem\b")
+# What a long function must speak of to change gradients, to detach tensors, or to guard; short ones are read in any case.
+SPEAKS = re.compile(r"backward|zero_grad|\.step\(|\.grad\b|no_grad|inference_mode|set_grad_enabled|detach\(|\.item\(")
 SHORT = 1_200
 MAX_DEFINITION = 60_000
 

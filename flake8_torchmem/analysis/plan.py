@@ -103,10 +103,11 @@ class Plan:
         return frozenset(text for text, names in self.names.items() if any(name == place or name.startswith(inner) for name in names))
 
     def _decided(self, event: ir.Bind, parts: list[conditions.Test]) -> Iterator[tuple[str, bool]]:
-        """`i == 0` once `i` is 0, in the first turn of a loop."""
-        if isinstance(event.value, ir.Const) and event.kind in ("assign", "target"):
+        """`i == 0` once `i` is 0, in the first turn of a loop. What is bound once is a switch: both arms are of interest."""
+        again = len(self.summaries.bindings.assigned(self.frame.function)[event.place]) > 1
+        if isinstance(event.value, ir.Const) and event.kind in ("assign", "target") and again:
             for part in parts:
-                if part.expr is not None and part.text in self.remembered:
+                if part.expr is not None:
                     value = conditions.value_of(part.expr, event.place, event.value.value)
                     if value is not conditions.UNKNOWN:
                         yield part.text, bool(value)
