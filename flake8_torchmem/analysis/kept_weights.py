@@ -42,7 +42,9 @@ def kept_by_objects(facts: FileFacts, snapshots: Snapshots) -> Iterator[Kept]:
         if function.name == "__init__":
             if restored is not None and STARTS.search(name) and not any(_is_alias(bind.value) for bind in others):
                 yield Kept(held, restored)
-        elif BEST.search(name) and isinstance(held.origin, ir.Bind) and _goes_on(snapshots, held):
+        elif (BEST.search(name) and isinstance(held.origin, ir.Bind) and _goes_on(snapshots, held)) or (
+            restored is not None and _overwritten(snapshots, held)
+        ):
             yield Kept(held, restored)
 
 
@@ -82,6 +84,12 @@ def _goes_on(snapshots: Snapshots, held: Held) -> bool:
         return any(other.origin is held.origin and other.changed is not None for other in snapshots.exit)
     saved = any(saves(event, held) for event in snapshots.function.events())
     return bool(held.origin.ctx.conds) and not saved
+
+
+def _overwritten(snapshots: Snapshots, held: Held) -> bool:
+    """Whether the method itself goes on to load other weights into the module."""
+    changes = [other.changed for other in snapshots.exit if other.origin is held.origin]
+    return any(isinstance(change, ir.Invoke) and change.call.method == "load_state_dict" for change in changes)
 
 
 def _restored_elsewhere(facts: FileFacts, snapshots: Snapshots, held: Held) -> ir.Event | None:

@@ -106,7 +106,7 @@ class Snapshots:
         """The place after an event: as it was, changed, or gone."""
         if isinstance(event, ir.Bind):
             gone = event.place in paths.prefixes(held.place) or held.place in paths.prefixes(event.place)
-            renewed = event.place in paths.prefixes(held.module) and held.changed is None
+            renewed = held.changed is None and event.place in paths.prefixes(held.module)
             if gone or renewed:
                 return
         if isinstance(event, ir.Clear) and event.place == held.place:
@@ -118,6 +118,9 @@ class Snapshots:
             receiver = event.call.receiver
             path = receiver.path if isinstance(receiver, ir.Name) else ""
             if path == held.place and event.call.method in ("update", "pop", "clear"):
+                return
+            callee = self.bindings.callee(event.call, self.function)
+            if callee is not None and path == "self" and held.module in callee.assigned and held.changed is None:
                 return
             if event.call.method in MOVES and held.changed is None and self._module(receiver) == held.module and self._leaves_device():
                 return
@@ -185,6 +188,8 @@ class Snapshots:
         if callee is not None:
             trains = {"step", "backward"} <= self.facts.summaries.effects(callee)
             return trains and (self._in_hand(call, held.module) or self._outside(call, callee, held.module))
+        if isinstance(held.origin.value, ir.Name):  # no state dict says that the model is one of torch's, and is not built anew
+            return bool(TRAINS_BY_NAME.search(call.method)) and held.module in {arg.path for arg in call.args if isinstance(arg, ir.Name)}
         return bool(TRAINS_BY_NAME.search(call.method)) and self._in_hand(call, held.module) and call.path != f"{held.module}.train"
 
     def _steps(self, owner: str, module: str) -> bool:
