@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
+from flake8_torchmem.analysis.callees import HOLDERS
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.memo import memoized
 
@@ -19,8 +20,7 @@ CLIP_FUNCTIONS = frozenset({"clip_grad_norm_", "clip_grad_norm", "clip_grad_valu
 CLIP_METHODS = frozenset({"clip_grad_norm_", "clip_grad_value_", "clip_gradients"})
 # Accelerate and Lightning unscale by themselves before they clip.
 UNSCALES_FIRST = re.compile(r"accelerator|fabric|^self$|trainer|engine", re.I)
-MAY_TRAIN = re.compile(r"backward|backprop|optimi[sz]e(?!r)|train|learn|update|step|fit", re.I)
-NEVER_TRAINS = re.compile(r"scaler|sched|ema|averag", re.I)
+MAY_TRAIN = re.compile(r"train|learn|update|step|fit", re.I)
 MEASURES_FROM = 1000
 
 
@@ -232,12 +232,14 @@ def _is_huge(value: ir.Expr) -> bool:
 
 
 def _may_train(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
-    """Whether a call out of sight may back-propagate or step, by its name."""
+    """Whether a call out of sight may back-propagate or step: by its name, of something that may hold model and optimizer."""
     path = facts.evidence.resolve(call.path or "", function)
-    base = torchapi.last(path.rpartition(".")[0])
-    if path.startswith("torch.") or not MAY_TRAIN.search(call.method) or call.method == "train":
+    if path.startswith("torch.") or call.method == "train":
         return False
-    return not (NEVER_TRAINS.search(base) or torchapi.REPORTS.search(base) or torchapi.looks_like_scheduler(path.rpartition(".")[0]))
+    base = torchapi.last(path.rpartition(".")[0])
+    holder = not base or torchapi.LEARNER_NAME.search(base) or HOLDERS.search(base)
+    by_name = MAY_TRAIN.search(call.method) and not torchapi.REPORTS.search(call.method)
+    return bool(torchapi.TAKES_LOSS.search(call.method) or (holder and by_name)) and call.method != "optimizers"
 
 
 def _unscales_first(clip: ir.Event) -> bool:
