@@ -129,6 +129,14 @@ TENSOR_METHODS = frozenset(
         " backward"
     ).split()
 )
+# Methods that nothing else has which can be the key of a cache: arrays cannot.
+OF_TENSORS = frozenset(
+    (
+        "unsqueeze squeeze permute detach cuda cpu contiguous requires_grad_ dim masked_fill expand repeat_interleave unbind new_zeros"
+        " new_ones backward softmax log_softmax sigmoid relu matmul bmm flatten clone numel"
+    ).split()
+)
+OF_MODULES = frozenset("parameters named_parameters modules named_modules children state_dict buffers named_buffers".split())
 GATHERS = frozenset({"gather", "gather_for_metrics"})
 LEARNER_NAME = re.compile(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
 DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")

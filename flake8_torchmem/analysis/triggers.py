@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from flake8_torchmem import torchapi
+
 
 def _all(*patterns: str) -> str:
     """A pattern that finds all of these, in any order."""
@@ -26,8 +28,8 @@ WORDS: dict[str, str] = {
         r"no_?grad|inference_mode|detach|\.data\b|_step\b",
     ),
     "TM207": r"\bcreate_graph\b|\bzero_grad\b",
-    "TM209": r"\bregister_\w*hook\b",
     "TM208": r"\A\s*(?:@[^\n]*\n\s*)*def forward\b[\s\S]*(?:detach|repackage|\.data\b|no_grad)",
+    "TM209": r"\bregister_\w*hook\b",
     "TM210": _all(
         r"\b(?:for|while)\b|_step\b",
         r"(?P<joined>[\w.]+)\s*=\s*[\w.]*(?:cat|concat|concatenate|hstack|vstack)\s*\(\s*[\[(][^\])]*(?P=joined)",
@@ -36,6 +38,11 @@ WORDS: dict[str, str] = {
     "TM212": (
         r"=[^=\n]*\bstate_dict\s*\(\s*\)|append\([^\n]*\bstate_dict\s*\(\s*\)\)|\bbest\w*\s*=\s*[\w.]*model\b"
         r"|load_state_dict\(\s*self\.|(?:save|load_state_dict)\([^\n]*\bbest_?(?:w|m|st|sd|p|net)"
+    ),
+    "TM214": (
+        r"(?m:^[ \t]*@[\w.]*cache\b)[\s\S]*(?:Tensor|Module|\bself\b|torch|model|\bnn\b|\.\s*(?:"
+        + "|".join(sorted(torchapi.OF_TENSORS | torchapi.OF_MODULES))
+        + r")\b)"
     ),
     "TM304": r"\bnum_workers\s*=[^=]",
 }

@@ -40,6 +40,7 @@ class Function:
     """A function, method, nested function or lambda (`<lambda 1>`), or the module body (`name` is `<module>`).
 
     `mark` is its `def` statement, or the statement that a lambda stands in. `managers`: what its `with` statements enter.
+    `annotations`: by parameter, of functions with decorators.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Function:
     assigned: set[str] = field(default_factory=set)
     free: set[str] = field(default_factory=set)
     grad: Grad = Grad.ON
+    annotations: dict[str, Expr] = field(default_factory=dict)
 
     @property
     def file(self) -> File:
