@@ -85,7 +85,7 @@ class Selection:
 
 def candidate(text: str) -> bool:
     """Whether the file can hold training code at all: the cheapest test, on the text."""
-    return "torch" in text or ("backward" in text and ("zero_grad" in text or "optimizer" in text))
+    return "torch" in text or "state_dict" in text or ("backward" in text and ("zero_grad" in text or "optimizer" in text))
 
 
 def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | None:
