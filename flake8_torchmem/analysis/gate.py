@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.outline import imports, relative_imports
-from flake8_torchmem.analysis.triggers import WITH_COMPANIONS, triggers
+from flake8_torchmem.analysis.triggers import READ_DATA_SETS, WITH_COMPANIONS, triggers
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
@@ -113,7 +113,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     chosen |= callers | _callers(units, {unit for unit in callers if not LOOP.search(unit.text)})
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
-    chosen |= _of_loaders(units, chosen)
+    chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
     chosen = {unit for unit in chosen if _shallow(unit.node)}
     return _selection(tree, [unit for unit in units if unit in chosen], imports(tree)) if chosen else None
 
@@ -237,8 +237,11 @@ def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
     return unit.name != "forward" and unit.name in names and (unit.cls in classes or unit.cls.name in names or len(unit.text) < 2_000)
 
 
-def _of_loaders(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
-    """Data sets that chosen loaders may read, where their class speaks of the device; in a class that keeps a loader, what makes them."""
+def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[Unit]:
+    """Data sets that chosen loaders may read, and in a class that keeps a loader what makes them.
+
+    Of classes that do not speak of the device only if `everything` is asked for.
+    """
     around = {unit for unit in chosen if LOADER.search(unit.text)}
     if not around:
         return set()
@@ -247,7 +250,7 @@ def _of_loaders(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     makers = {unit for unit in units if unit.cls in classes and samples.keys() & _called(unit)}
     named = {name for unit in chosen | makers for name in _called(unit)}
     read = {samples[name] for name in samples.keys() & named}
-    on_device = {unit.cls for unit in units if unit.cls in read and ON_DEVICE.search(unit.text)}
+    on_device = {unit.cls for unit in units if unit.cls in read and (everything or ON_DEVICE.search(unit.text))}
     return makers | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
 
 

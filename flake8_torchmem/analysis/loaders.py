@@ -100,39 +100,32 @@ def option_default(facts: FileFacts, path: str) -> ir.Expr | None:
 
 
 def samples(facts: FileFacts, expr: ir.Expr, function: ir.Function, steps: int = 0) -> Iterator[Samples | Origin]:
-    """What a data set is made by: objects of in-file classes, and other calls, through the library's wrappers."""
-    if steps > MAX_STEPS:
-        return
-    if isinstance(expr, ir.Item) and isinstance(expr.base, ir.Call) and isinstance(expr.key, ir.Const):
-        parts = list(returned(facts, expr.base, function, expr.key.value))
-        for origin in parts:
-            yield from samples(facts, origin.value, origin.function, steps + 1)
-        if parts:
-            return
-        expr = expr.base
-    if isinstance(expr, ir.Seq) or (isinstance(expr, ir.Op) and expr.op == "if"):
-        for part in expr.items if isinstance(expr, ir.Seq) else expr.args[1:]:
-            yield from samples(facts, part, function, steps + 1)
-    elif isinstance(expr, ir.Name):
-        for origin in origins(facts, expr.path, function):
-            yield from samples(facts, origin.value, origin.function, steps + 1)
-    elif isinstance(expr, ir.Call):
-        yield from _made(facts, expr, function, steps)
+    """What a data set is made by: objects of classes in sight, displays, and other calls, through the library's wrappers."""
+    part = expr.key.value if isinstance(expr, ir.Item) and isinstance(expr.key, ir.Const) else None
+    base = expr.base if isinstance(expr, ir.Item) else expr
+    found = list(returned(facts, base, function, part)) if isinstance(base, ir.Call) else []
+    if isinstance(base, ir.Name):
+        found = origins(facts, base.path, function)
+    elif isinstance(base, ir.Op) and base.op == "if":
+        found = [Origin(arm, function) for arm in base.args[1:]]
+    elif isinstance(base, ir.Call) and not found:
+        yield from _made(facts, base, function, steps)
+    elif isinstance(base, (ir.Seq, ir.Comp)):
+        yield Origin(base, function)
+    for origin in found if steps < MAX_STEPS else ():
+        yield from samples(facts, origin.value, origin.function, steps + 1)
 
 
 def _made(facts: FileFacts, call: ir.Call, function: ir.Function, steps: int) -> Iterator[Samples | Origin]:
     cls = facts.bindings.class_named(call.path or "", call.ctx.file)
-    results = list(returned(facts, call, function)) if cls is None else []
     if cls is not None:
         yield Samples(cls, Origin(call, function))
-    elif call.method in WRAPPERS:
-        for arg in call.operands[:1]:
-            yield from samples(facts, arg, function, steps + 1)
-    elif results:
-        for origin in results:
-            yield from samples(facts, origin.value, origin.function, steps + 1)
-    else:
+    elif call.method not in WRAPPERS:
         yield Origin(call, function)
+    elif steps < MAX_STEPS:
+        for arg in call.operands[:1]:
+            for part in arg.items if isinstance(arg, ir.Seq) else (arg,):
+                yield from samples(facts, part, function, steps + 1)
 
 
 def run_in_workers(facts: FileFacts, loader: Loader) -> list[ir.Function]:

@@ -17,6 +17,11 @@ def _all(*patterns: str) -> str:
     return r"\A" + "".join(rf"(?=[\s\S]*(?:{pattern}))" for pattern in patterns)
 
 
+LOADERS = r"DataLoader|\bbatch_size\s*=|\bfor\b[^\n]*\bin\b[^\n]*(?i:loader|\bdl\b)"
+
+# Rules that look at what the data sets of a loader do, on a device or not.
+READ_DATA_SETS = frozenset({"TM302", "TM307"})
+
 # Code to a pattern, searched in the text of one function, method or statement of the module.
 WORDS: dict[str, str] = {
     "TM109": r"set_to_none\s*=\s*False|\bzero_grad\s*\(\s*False",
@@ -44,6 +49,8 @@ WORDS: dict[str, str] = {
         + "|".join(sorted(torchapi.OF_TENSORS | torchapi.OF_MODULES))
         + r")\b)"
     ),
+    "TM302": LOADERS,
+    "TM303": LOADERS,
     "TM304": r"\bnum_workers\s*=[^=]",
 }
 # Rules about state that several definitions share: what matches is looked at together with its class and what it names.

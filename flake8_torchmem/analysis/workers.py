@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.devices import is_device_check, makes_cuda_tensor, put_on_device
+from flake8_torchmem.analysis.devices import KEEPS_PLACE, is_device_check, is_transfer, makes_cuda_tensor, put_on_device
 from flake8_torchmem.analysis.loaders import WORKER_METHODS, Loader, Samples, run_in_workers, samples
 from flake8_torchmem.analysis.origins import Origin
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
+IN_MEMORY = frozenset({"TensorDataset", "list", "range", "zip", "tuple"})
+CHEAP = frozenset(
+    "len int float tensor as_tensor from_numpy FloatTensor LongTensor Tensor stack copy astype item list tuple dict range".split()
+)
 PLACE_FLAG = re.compile(r"cuda|gpu|device|cpu|worker", re.I)
 
 
@@ -87,3 +91,32 @@ def _indexes(function: ir.Function, place: str) -> bool:
             if isinstance(node, ir.Item) and isinstance(node.base, ir.Name) and node.base.path == place:
                 return True
     return False
+
+
+def leaves_host(facts: FileFacts, loader: Loader) -> bool:
+    """Whether samples may be made on a device: then they can be neither pinned nor made by workers."""
+    return any(
+        is_transfer(facts, event.call, function) or makes_cuda_tensor(facts, event.call, function) or "device" in event.call.kwargs
+        for function in run_in_workers(facts, loader)
+        for event in facts.calls(function)
+    )
+
+
+def cannot_help(facts: FileFacts, loader: Loader) -> bool:
+    """Whether workers would have nothing to do, as the samples are in memory, or would each do all of it."""
+    data = loader.argument("dataset")
+    found = list(samples(facts, data, loader.function)) if data is not None else []
+    return bool(found) and all(_only_indexes(facts, made) if isinstance(made, Samples) else _in_memory(made.value) for made in found)
+
+
+def _in_memory(made: ir.Expr) -> bool:
+    return isinstance(made, (ir.Comp, ir.Seq)) or (isinstance(made, ir.Call) and made.method in IN_MEMORY)
+
+
+def _only_indexes(facts: FileFacts, made: Samples) -> bool:
+    """Whether a class hands out what it holds, or says itself what is next."""
+    method = facts.bindings.method(made.cls, "__getitem__")
+    if method is None:
+        return facts.bindings.method(made.cls, "__iter__") is not None
+    cheap = CHEAP | KEEPS_PLACE
+    return all(event.call.method in cheap for event in facts.calls(method))
