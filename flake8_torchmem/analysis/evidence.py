@@ -16,7 +16,7 @@ OTHER_FRAMEWORKS = ("jax", "flax", "tensorflow", "keras", "paddle", "mxnet", "on
 WEIGHT_NAME = re.compile(r"lambda|weight|coef|alpha|beta|gamma|scale|ratio|^w_|_w$|args|cfg|config|opt\b|hparams", re.I)
 # A plain `loss` beside the one that is back-propagated is the number for the log.
 FOR_THE_LOG = re.compile(r"^loss$|log|item|val|dict|info|stat|record|scalar|num|display|s$", re.I)
-ENDS_GRAPH = torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS | torchapi.NUMBER_FUNCTIONS
+ENDS_GRAPH = torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS
 CARRIES_PARTS = frozenset({"+", "-", "*", "/", "neg", "pos", "@", "**", "and", "or", "if"})
 
 
@@ -31,8 +31,8 @@ def carriers(expr: ir.Expr) -> Iterator[str]:
                 continue
             yield node.path
         elif isinstance(node, ir.Call):
-            if node.method in ENDS_GRAPH:
-                continue
+            if node.method in (ENDS_GRAPH if node.receiver is not None else torchapi.NUMBER_FUNCTIONS):
+                continue  # `float(x)` ends the graph, `x.float()` carries it on
             pending.extend(node.operands)
             if isinstance(node.receiver, ir.Expr):
                 pending.append(node.receiver)
@@ -125,7 +125,7 @@ class Evidence:
         for bind in self.bindings.binds(path, function):
             if any(isinstance(node, ir.Call) and (_freezes(node) or self._guards_itself(node)) for node in _spine(bind.value)):
                 return False
-            if any(isinstance(node, ir.Call) and self._builds_module(node) for node in _spine(bind.value)):
+            if self.builds(bind.value):
                 return True
         if path in self._used_as_module:
             return True
@@ -144,6 +144,10 @@ class Evidence:
         return torchapi.resolve(call.path or "", call.ctx.file.imports) in self.guarded | self._frozen_classes or any(
             torchapi.SELF_GUARDED.match(part) for part in (call.path or "").split(".")
         )
+
+    def builds(self, value: ir.Expr) -> bool:
+        """Whether a value is a module that is made here: `Net().to(device)`."""
+        return any(isinstance(node, ir.Call) and self._builds_module(node) for node in _spine(value))
 
     def _builds_module(self, call: ir.Call) -> bool:
         path = call.path or ""
