@@ -248,12 +248,20 @@ def _unscales_first(clip: ir.Event) -> bool:
 
 
 def _by_scaler(facts: FileFacts, function: ir.Function, step: ir.Step) -> bool:
-    """`scaler.step(optimizer)`."""
+    """`scaler.step(optimizer)`, of a scaler that PyTorch makes where it is seen being made."""
     receiver = step.call.receiver if step.call is not None and step.call.args else None
     if not isinstance(receiver, ir.Name):
         return False
-    built = (bind.value for bind in facts.bindings.binds(receiver.path, function))
-    return "scaler" in torchapi.last(receiver.path).lower() or any(isinstance(v, ir.Call) and v.method == "GradScaler" for v in built)
+    values = (bind.value for bind in facts.bindings.binds(receiver.path, function))
+    built = [node for value in values for node in ir.walk(value) if isinstance(node, ir.Call)]
+    if built:
+        return any(call.method.endswith("GradScaler") and not _is_off(call) for call in built)
+    return "scaler" in torchapi.last(receiver.path).lower()
+
+
+def _is_off(call: ir.Call) -> bool:
+    enabled = call.kwargs.get("enabled")
+    return isinstance(enabled, ir.Const) and enabled.value is False
 
 
 def _arguments(clip: ir.Event) -> Iterator[str]:
