@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 SCALES_GRADIENTS = re.compile(
-    r"(?:scale|mul|multiply|div|divide|normali[sz]e|average|avg|reduce|rescale)\w*grad|grad\w*(?:_scale|_mul|_div|normali|averag|reduc)",
+    r"(?:(?<!un)scale|mul|multiply|div|divide|normali[sz]e|average|avg|reduce)\w*grad|grad\w*(?:_scale(?!r)|_mul|_div|normali|averag|reduc)",
     re.I,
 )
+GRADIENTS = re.compile(r"(?:^|[._])grads?(?:$|[._\[])")
+GRADIENT = re.compile(r"\.grad(?:\.data)?$|\.grad[\[.]")
 SCALING_METHODS = frozenset({"div_", "mul_", "copy_", "_foreach_div_", "_foreach_mul_"})
 RATE = re.compile(r"(?:^|[._'])(?:\w*lr|learning_rate|step_size)(?:$|[_'\]])", re.I)
 ADAPTIVE = re.compile(r"adam|rmsprop|adafactor|lion|lamb|adagrad|rprop", re.I)
-EPISODE = re.compile(r"episode|rollout|traject|(?:^|_)(?:ep|eps|tasks?)(?:$|_)", re.I)
-ENGINES_THAT_LEAVE_LOSSES = frozenset({"manual_backward"})
+EPISODE = re.compile(r"episode|rollout|traject|(?:^|_)tasks?(?:$|_)", re.I)
+LEAVES_LOSSES = re.compile(r"manual_backward$|(?:^|\.)fabric\.backward$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +50,13 @@ class Fault:
 def faults(facts: FileFacts) -> Iterator[Fault]:
     """The losses of all windows that are not divided as they should be."""
     everywhere = tuple(facts.program.all_functions())
+    if not facts.windows or any(map(rescales, everywhere)):
+        return
     for window in facts.windows:
         number = facts.periods.number(window.size, window.function)
         if window.size is None or (number is not None and number <= 1) or window.fires is Fires.INVERTED:
             continue
-        if _on_purpose(window) or any(rescales(function) or divides_rate(function, window.size) for function in everywhere):
+        if _on_purpose(window) or any(divides_rate(function, window.size) for function in everywhere):
             continue
         for function in facts.functions:
             for event in function.events():
@@ -63,16 +67,15 @@ def faults(facts: FileFacts) -> Iterator[Fault]:
 
 def _on_purpose(window: Window) -> bool:
     """Whether a sum is what is wanted: over the episodes or tasks of one update."""
-    loops = [*window.step.ctx.loops, *((window.loop,) if window.loop else ())]
-    names = [name for loop in loops for name in (*loop.targets, *(ir.names(loop.iterable) if loop.iterable else ()))]
-    return any(EPISODE.search(torchapi.last(name)) for name in (*names, *(ir.names(window.size) if window.size else ())))
+    loop, size = window.loop, window.size
+    names = [*loop.targets, *(ir.names(loop.iterable) if loop.iterable else ())] if loop else []
+    return any(EPISODE.search(torchapi.last(name)) for name in (*names, *(ir.names(size) if size else ())))
 
 
 def _plain(backward: ir.Backward, window: Window) -> bool:
     """Whether nothing else scales: no engine, no gradient handed in, no test of the window's size around it."""
-    if backward.call.method not in ENGINES_THAT_LEAVE_LOSSES and (backward.engine or backward.call.kwargs.get("gradient")):
-        return False
-    if backward.engine is None and backward.call.args and backward.call.method == "backward":
+    given = bool(backward.call.operands) and not backward.call.kwargs.keys() <= {"retain_graph", "create_graph"}
+    if not LEAVES_LOSSES.search(backward.call.path or "") and (backward.engine or backward.call.args or given):
         return False
     sizes = set(ir.names(window.size)) if window.size else set()
     return not any(sizes & set(ir.names(cond)) for cond, _, _ in backward.ctx.conds)
@@ -105,21 +108,14 @@ def _counts(divisor: ir.Expr, facts: FileFacts, window: Window) -> bool:
     return bool(same)
 
 
-SCALES_GRADIENTS = re.compile(
-    r"(?:scale|mul|multiply|div|divide|normali[sz]e|average|avg|reduce|rescale)\w*grad|grad\w*(?:_scale|_mul|_div|normali|averag|reduc)",
-    re.I,
-)
-SCALING_METHODS = frozenset({"div_", "mul_", "copy_", "_foreach_div_", "_foreach_mul_"})
-
-
 def rescales(function: ir.Function) -> bool:
     """Whether a function scales gradients by hand, by a hook, or through a helper that says so."""
     for event in function.events():
-        if isinstance(event, ir.Bind) and ".grad" in event.place and not isinstance(event.value, ir.Const):
+        if isinstance(event, ir.Bind) and GRADIENT.search(event.place) and not isinstance(event.value, ir.Const):
             return True
         if isinstance(event, ir.Invoke):
             method, given = event.call.method, [path for arg in (event.call.func, *event.call.operands) for path in ir.names(arg)]
-            if method == "register_hook" or (method in SCALING_METHODS and any("grad" in path for path in given)):
+            if method == "register_hook" or (method in SCALING_METHODS and any(map(GRADIENTS.search, given))):
                 return True
             if SCALES_GRADIENTS.search(method) and not method.startswith(("clip", "zero")):
                 return True

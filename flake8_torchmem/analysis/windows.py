@@ -132,34 +132,34 @@ class Windows:
         loop = step.ctx.loops[-1] if step.ctx.loops else None
         if any(loop not in carrier.ctx.loops for carrier in carriers if loop is not None):
             return None
-        for cond, arm, site, inside in self._waits_for(step, carriers, blocks):
-            period = self.periods.read(cond, function, arm)
-            if period is not None:
-                first, fresh = self._first(period, step, function, loop)
-                one_deep = all(carrier.ctx.loops[-1:] == (() if loop is None else (loop,)) for carrier in carriers)
-                size = period.size if one_deep else None
-                place = period.read.site if period.read else site or step.site
-                fires = self._fires(period, first, function)
-                return Window(function, step, owner, backwards, carriers, loop, period, place, size, fires, inside, fresh, test=cond)
+        for cond, period, site, inside in self._waits_for(step, carriers, blocks, function):
+            first, fresh = self._first(period, step, function, loop)
+            one_deep = all(carrier.ctx.loops[-1:] == (() if loop is None else (loop,)) for carrier in carriers)
+            size = period.size if one_deep else None
+            place = period.read.site if period.read else site or step.site
+            fires = self._fires(period, first, function)
+            return Window(function, step, owner, backwards, carriers, loop, period, place, size, fires, inside, fresh, test=cond)
         return None
 
     def _waits_for(
-        self, step: ir.Step, carriers: tuple[ir.Event, ...], blocks: dict[ir.Event, ir.Block]
-    ) -> Iterator[tuple[ir.Expr, bool, ir.Site | None, frozenset[ir.Block]]]:
-        """Conditions between the backwards and the step, with the arm that leads to the step, and what it alone leads to."""
-        target = blocks[step]
-        if target not in within_turn(blocks[carriers[-1]]):
+        self, step: ir.Step, carriers: tuple[ir.Event, ...], blocks: dict[ir.Event, ir.Block], function: ir.Function
+    ) -> Iterator[tuple[ir.Expr, Period, ir.Site | None, frozenset[ir.Block]]]:
+        """Periodic tests between the backwards and the step, each with where it stands and what it alone leads to."""
+        turn = list(within_turn(blocks[carriers[-1]]))
+        if blocks[step] not in turn:
             return
-        for block in within_turn(blocks[carriers[-1]]):
-            for edge in block.edges:
-                here = frozenset(within_turn(edge.target))
-                passing = {after for other in block.edges if other is not edge for after in within_turn(other.target)}
-                if edge.cond is not None and target in here - passing:
-                    yield edge.cond, edge.arm, edge.site, here - passing
+        for edge, others in ((edge, [other for other in block.edges if other is not edge]) for block in turn for edge in block.edges):
+            period = self.periods.read(edge.cond, function, edge.arm) if edge.cond is not None else None
+            if edge.cond is not None and period is not None:
+                passing = {block for other in others for block in within_turn(other.target)}
+                inside = frozenset(within_turn(edge.target)) - passing
+                if blocks[step] in inside:
+                    yield edge.cond, period, edge.site, inside
         shared = {id(cond) for carrier in carriers for cond, _, _ in carrier.ctx.conds}
         for cond, arm in step.ctx.conds_inside(step.ctx.loops[-1] if step.ctx.loops else None):
-            if id(cond) not in shared:
-                yield cond, arm, None, frozenset()
+            period = self.periods.read(cond, function, arm) if id(cond) not in shared else None
+            if period is not None:
+                yield cond, period, None, frozenset()
 
     def _nested(
         self, function: ir.Function, step: ir.Step, owner: str, backwards: tuple[ir.Backward, ...], carriers: tuple[ir.Event, ...]
