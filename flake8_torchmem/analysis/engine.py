@@ -66,6 +66,7 @@ def collector_paused() -> Iterator[None]:
 def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None) -> Iterator[Finding]:
     """Findings of a file that passed the gate. What needs libcst is imported only here."""
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.analysis.importers import Importers
     from flake8_torchmem.analysis.linking import Linked, Linker
     from flake8_torchmem.analysis.lower import lower
     from flake8_torchmem.rules import rule_modules
@@ -76,7 +77,8 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     program = lower(slices.modules(), ir.File(path, names))
     bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
     linked = Linker(program, project, root).link(bases) if project else Linked()
-    facts = FileFacts(program, bases | linked.bases, selection.guarded | linked.guarded)
+    importers = Importers(project, root, path) if project else None
+    facts = FileFacts(program, bases | linked.bases, selection.guarded | linked.guarded, importers)
     failure: Finding | None = None
     try:
         for code, module in rule_modules().items():
@@ -97,7 +99,7 @@ def _reports(module: RuleModule, code: str, path: str, facts: FileFacts, slices:
     reported: set[Span] = set()
     for report in module.check(facts):
         span = slices.locate(report.site) or Span(1, 1, 1, 1)
-        if span in reported:
+        if span in reported or (module.RULE.of_graphs and facts.unrecorded(report.site)):
             continue
         reported.add(span)
         lines = [_line(site, slices, linked) for site in report.mentions]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.evidence import Evidence
-from flake8_torchmem.analysis.gradient_paths import Explorer, Observations, Verdict
+from flake8_torchmem.analysis.gradient_paths import Explorer
 from flake8_torchmem.analysis.lifetime import Lifetimes
 from flake8_torchmem.analysis.memo import memoized
+from flake8_torchmem.analysis.observations import Observations, Verdict
 from flake8_torchmem.analysis.outputs import Outputs
 from flake8_torchmem.analysis.periods import Periods
 from flake8_torchmem.analysis.placement import Placement
@@ -19,6 +21,9 @@ from flake8_torchmem.analysis.reductions import Reductions
 from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.analysis.values import Values
 from flake8_torchmem.analysis.windows import Window, Windows
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.importers import Importers
 
 
 class FileFacts:
@@ -28,10 +33,18 @@ class FileFacts:
         program: the lowered file.
         bases: full base names of every class of the file.
         guarded: classes whose calls run without gradients by themselves.
+        importers: the other files of the project, as users of this one.
     """
 
-    def __init__(self, program: ir.Program, bases: dict[str, tuple[str, ...]], guarded: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        program: ir.Program,
+        bases: dict[str, tuple[str, ...]],
+        guarded: frozenset[str] = frozenset(),
+        importers: Importers | None = None,
+    ) -> None:
         self.program = program
+        self.importers = importers
         self.bindings = Bindings(program)
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases, guarded)
@@ -101,6 +114,10 @@ class FileFacts:
         cleared = {torchapi.last(zero) for zero in named}
         return frozenset(owner for owner in steps if self._built_here(owner, function) and torchapi.last(owner) not in cleared)
 
+    def cleared_outside(self, function: ir.Function) -> bool:
+        """Whether a file that uses a method's class clears gradients, whosesoever."""
+        return self.importers is not None and function.owner is not None and self.importers.clear(function.owner)
+
     def _within(self, reached: frozenset[ir.Function], helper: ir.Function) -> bool:
         """Whether nothing but these functions calls a helper, whose name says that it is private."""
         callers = {caller for caller, _ in self.summaries.callers().get(helper, ())}
@@ -148,6 +165,30 @@ class FileFacts:
             if callee is not None and any(isinstance(inner, ir.Backward) and not inner.ctx.loops for inner in callee.events()):
                 return True
         return False
+
+    @cached_property
+    def _homes(self) -> dict[ir.Mark, ir.Function]:
+        return {event.site.mark: function for function in self.functions for event in function.events()}
+
+    def unrecorded(self, site: ir.Site) -> bool:
+        """Whether a place is in a function that only other files call, and none of them with gradients on."""
+        function = self._homes.get(site.mark)
+        if self.importers is None or function is None or "backward" in self.summaries.effects(function):
+            return False
+        return all(entry.name != "<module>" and self.importers.guard(entry) for entry in self._entries(function))
+
+    def _entries(self, function: ir.Function) -> Iterator[ir.Function]:
+        """The functions without callers in sight from which a function is reached; itself, if it has none."""
+        pending, seen = [function], {function}
+        while pending:
+            current = pending.pop()
+            callers = [caller for caller, _ in self.summaries.callers().get(current, ())] or ([current.parent] if current.parent else [])
+            if not callers:
+                yield current
+            for caller in callers:
+                if caller not in seen:
+                    seen.add(caller)
+                    pending.append(caller)
 
     def calls(self, function: ir.Function) -> Iterator[ir.Invoke]:
         """The plain calls of a function, in order."""

@@ -118,6 +118,18 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     return _selection(tree, [unit for unit in units if unit in chosen], imports(tree)) if chosen else None
 
 
+def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection:
+    """The definitions and statements in which a pattern is found.
+
+    Args:
+        text: the file.
+        tree: its syntax tree.
+        pattern: searched in the text of each.
+    """
+    units = [unit for unit in _units(tree, text.split("\n")) if pattern.search(unit.text) and _shallow(unit.node)]
+    return _selection(tree, units, imports(tree))
+
+
 def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
     """All of a piece of a file that is read for its definitions, without what no caller of them looks at.
 

@@ -7,7 +7,7 @@ A definition has one name in the project, however an importer spells it: `src.pk
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from flake8_torchmem.analysis import ir
@@ -16,6 +16,7 @@ from flake8_torchmem.source import SourceError, decode
 
 MARKERS = frozenset({".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg"})
 MAX_FILE = 1_000_000
+NOT_OF_THE_PROJECT = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "venv"})
 MAX_HOPS = 8
 MAX_KEPT = 1_000
 
@@ -29,15 +30,17 @@ class Limits:
         definitions: functions and classes that are read.
         characters: of source that are parsed.
         seconds: after which no further definition is read.
+        searched: characters of other files that are searched for callers when something is about to be reported.
     """
 
     depth: int = 4
     definitions: int = 60
     characters: int = 200_000
     seconds: float = 10.0
+    searched: int = 40_000_000
 
 
-FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, seconds=2.0)
+FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, seconds=2.0, searched=8_000_000)
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,29 @@ class Project:
                 return (found, rest) if found else None
         return None
 
+    def texts(self, root: str) -> Iterator[tuple[str, str]]:
+        """The Python files of a project with their text, as far as the limits go: vendored and hidden folders are left out."""
+        left, pending = self.limits.searched, [root]
+        while pending and left > 0:
+            folder = pending.pop()
+            for name in sorted(self.listing(folder)):
+                path = os.path.join(folder, name)
+                if name.endswith(".py"):
+                    text = self._text(path, root)
+                    left -= len(text)
+                    yield path, text
+                elif "." not in name and name not in NOT_OF_THE_PROJECT and not os.path.islink(path) and os.path.isdir(path):
+                    pending.append(path)
+
+    def _text(self, path: str, root: str) -> str:
+        try:
+            if not _is_inside(path, root) or os.path.getsize(path) > MAX_FILE:
+                return ""
+            with open(path, "rb") as file:
+                return decode(file.read())
+        except (OSError, SourceError, ValueError):
+            return ""
+
     def outline(self, path: str, root: str) -> Outline | None:
         """The outline of a file; None when it cannot be read, or is no part of the project after all."""
         if path not in self._outlines:
@@ -201,18 +227,17 @@ class Project:
         return self._outlines[path]
 
     def _read(self, path: str, root: str) -> Outline | None:
-        """A link that leads out of the project is not followed."""
-        try:
-            inside = os.path.commonpath([os.path.realpath(root), os.path.realpath(path)]) == os.path.realpath(root)
-            if not inside or os.path.getsize(path) > MAX_FILE:
-                return None
-            with open(path, "rb") as file:
-                text = decode(file.read())
-        except (OSError, SourceError, ValueError):
+        text = self._text(path, root)
+        if not text:
             return None
         found = outline(path, root, text)
         found.imports = self.names(path, root, found.imports, found.relative)
         return found
+
+
+def _is_inside(path: str, root: str) -> bool:
+    """Whether a path, links followed, is in the folder: a link that leads out of the project is not read."""
+    return os.path.commonpath([os.path.realpath(root), os.path.realpath(path)]) == os.path.realpath(root)
 
 
 def _named(folder: str, root: str, name: str) -> str | None:

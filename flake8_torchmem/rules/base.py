@@ -10,8 +10,8 @@ from flake8_torchmem.model import Safety, Severity
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.gradient_paths import Observations
     from flake8_torchmem.analysis.ir import Event, Site
+    from flake8_torchmem.analysis.observations import Observations
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Rule:
         safety: class of its fix.
         safety_reason: why, one sentence.
         effect: what running the code shows, measured (bytes per iteration, peak, or gradients).
+        of_graphs: its findings are void where autograd does not record.
     """
 
     code: str
@@ -39,6 +40,7 @@ class Rule:
     safety: Safety
     safety_reason: str
     effect: str
+    of_graphs: bool = False
 
 
 @dataclass(frozen=True)

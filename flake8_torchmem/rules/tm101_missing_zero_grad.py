@@ -69,7 +69,7 @@ from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.gradient_paths import Observations
+    from flake8_torchmem.analysis.observations import Observations
 
 RULE = Rule(
     code="TM101",
@@ -87,7 +87,9 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Backwards that were seen, on some path, to add to gradients which a step of the same owner had used."""
     for seen in facts.gradients:
-        for backward, _, step in seen.stale:
+        for backward, owner, step in seen.stale:
+            if (backward, owner, step) in seen.again and facts.cleared_outside(seen.function):
+                continue
             yield report_at(
                 seen,
                 backward,

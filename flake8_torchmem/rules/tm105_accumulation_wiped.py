@@ -70,7 +70,7 @@ from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.gradient_paths import Observations, Wipe
+    from flake8_torchmem.analysis.observations import Observations, Wipe
 
 RULE = Rule(
     code="TM105",
