@@ -20,6 +20,9 @@ KEEPS_PLACE = (
     | torchapi.DETACHING_METHODS
     | {"double", "bfloat16", "type", "requires_grad_", "pin_memory", "fill_", "sub_", "div_"}
 )
+FACTORIES = frozenset("zeros ones empty full arange linspace logspace eye".split())
+RANDOM = frozenset("rand randn randint randperm normal".split())
+SAYS_WHERE = frozenset("device pin_memory generator out".split())
 TRANSFER_HELPER = re.compile(
     r"^(?:to_device|move_to(?:_\w+)?|to_gpu|to_cuda|send_to(?:_\w+)?|batch_to|move_data(?:_\w+)?|put_on_\w+|cuda)$"
 )
@@ -127,3 +130,15 @@ def put_on_device(facts: FileFacts, expr: ir.Expr, function: ir.Function, event:
     binds = facts.evidence.reaching(function).at.get(event, {}).get(expr.path, frozenset())
     calls = [put_on_device(facts, bind.value, function, bind, steps + 1) if not bind.ctx.conds else None for bind in binds]
     return calls[0] if calls and all(calls) else None
+
+
+def made_by_factory(facts: FileFacts, call: ir.Call, function: ir.Function) -> ir.Call | None:
+    """The factory function that makes, on the host, what a call moves: one that could be told where to make it."""
+    made = call.receiver
+    while isinstance(made, ir.Call):
+        full = facts.evidence.resolve(made.path or "", function)
+        if full.startswith("torch.") and full.count(".") == 1 and torchapi.last(full) in FACTORIES | RANDOM:
+            return made if not made.star and made.kwargs.keys().isdisjoint(SAYS_WHERE) else None
+        wrapped = full.endswith("autograd.Variable") and made.args
+        made = made.args[0] if wrapped else made.receiver if made.method in KEEPS_PLACE and destination(made) is None else None
+    return None

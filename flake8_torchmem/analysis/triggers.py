@@ -51,6 +51,7 @@ WORDS: dict[str, str] = {
     ),
     "TM302": LOADERS,
     "TM303": LOADERS,
+    "TM306": r"\b(?:zeros|ones|empty|full|arange|linspace|logspace|eye|rand|randn|randint|randperm|normal)\s*\([^\n]*\.(?:to|cuda)\s*\(",
     "TM304": r"\bnum_workers\s*=[^=]",
 }
 # Rules about state that several definitions share: what matches is looked at together with its class and what it names.
