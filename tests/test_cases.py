@@ -63,7 +63,7 @@ SPOTS = {
     "TM101": r"backward", "TM102": r"zero|grad|clear|reset", "TM103": r"step|-=|sub_|add_", "TM104": r"step|-=|sub_|add_",
     "TM105": r"zero|grad|clear|reset", "TM106": r"backward", "TM107": r"%|mod|==|rest", "TM108": r"%|mod|==|rest", "TM109": r"zero_grad",
     "TM110": r"clip", "TM201": r"\+|add_|\(", "TM202": r"append|extend|insert|\[", "TM203": r"append|extend|insert|cat|\[",
-    "TM204": r"=|append|\(", "TM205": r"\(.*\)$", "TM206": r"backward", "TM207": r"backward", "TM208": r"\(.*\)$",
+    "TM204": r"=|append|\(|return", "TM205": r"\(.*\)$", "TM206": r"backward", "TM207": r"backward", "TM208": r"\(.*\)$",
     "TM209": r"append|extend|=|register", "TM210": r"cat|stack", "TM211": r"\(|=", "TM212": r"state_dict|model", "TM213": r"append|\[|\(",
     "TM214": r"cache", "TM215": r"append|extend|\[|cat", "TM301": r"load\(", "TM302": r"^\S+\(.*\)$", "TM303": r"^\S+\(.*\)$",
     "TM304": r"cuda|to\(|device", "TM306": r"\(.*\)$", "TM307": r"=", "TM401": r"empty_cache\(\)$", "TM402": r"empty_cache\(\)$",

@@ -148,11 +148,12 @@ class Lifetimes:
 
     def _is_bounded(self, place: str) -> bool:
         """Whether a container drops old items: `deque(maxlen=...)`, or its head is popped or deleted in a loop."""
-        for bind in self.bindings.binds(place, self.function):
-            value = bind.value
-            if isinstance(value, ir.Call) and ("maxlen" in value.kwargs or (value.method == "deque" and len(value.operands) > 1)):
-                return True
-        return any(self._drops(event, place) for event in self.function.events())
+        return self.is_queue(place) or any(self._drops(event, place) for event in self.function.events())
+
+    def is_queue(self, place: str) -> bool:
+        """Whether a place is a `deque(maxlen=...)`."""
+        values = [bind.value for bind in self.bindings.binds(place, self.function)]
+        return any(isinstance(v, ir.Call) and ("maxlen" in v.kwargs or (v.method == "deque" and len(v.operands) > 1)) for v in values)
 
     def _drops(self, event: ir.Event, place: str) -> bool:
         if isinstance(event, ir.Invoke):
