@@ -69,15 +69,15 @@ class Bindings:
             if found:
                 return found
             scope = scope.parent
-        if path.startswith("self.") and function.owner:
-            return [bind for method in function.owner.methods.values() for bind in self.assigned(method).get(path, ())]
+        if path.startswith("self.") and (cls := class_around(function)):
+            return [bind for method in self.methods(cls) for bind in self.assigned(method).get(path, ())]
         return list(self.assigned(self.program.module).get(path, ())) if paths.root(path) not in function.params else []
 
     @memoized
     def class_of(self, path: str, function: ir.Function) -> ir.Class | None:
         """The in-file class of the object at a path, when it is built in sight."""
         if path == "self":
-            return function.owner
+            return class_around(function)
         for bind in self.binds(path, function):
             for node in ir.walk(bind.value):
                 cls = self.class_named(node.path, node.ctx.file) if isinstance(node, ir.Call) and node.path else None
@@ -89,21 +89,39 @@ class Bindings:
         """The class that a name means in a file."""
         return self.program.classes.get(path) or self.program.classes.get(torchapi.resolve(path, file.imports))
 
-    def method(self, cls: ir.Class, name: str) -> ir.Function | None:
-        """A method by name, looked up through the bases that are in the file."""
-        pending, seen = [cls], set()
-        while pending:
-            current = pending.pop(0)
-            if name in current.methods:
-                return current.methods[name]
-            seen.add(current.name)
+    @memoized
+    def lineage(self, cls: ir.Class) -> tuple[ir.Class, ...]:
+        """The class and its bases that are in sight, nearest first."""
+        found = [cls]
+        for current in found:
             bases = (self.program.classes.get(base) for base in current.bases)
-            pending += [base for base in bases if base is not None and base.name not in seen]
-        return None
+            found += [base for base in bases if base is not None and base not in found]
+        return tuple(found)
+
+    def methods(self, cls: ir.Class) -> list[ir.Function]:
+        """The methods of a class and of its bases: they share `self`."""
+        return [method for base in self.lineage(cls) for method in base.methods.values()]
+
+    def relatives(self, function: ir.Function) -> list[ir.Function]:
+        """The other methods that may work on the same object: of the class, its bases, and the classes in sight that derive from it."""
+        cls = class_around(function)
+        if cls is None:
+            return []
+        derived = [other for other in self.program.classes.values() if other is not cls and cls in self.lineage(other)]
+        methods = [*self.methods(cls), *(method for other in derived for method in other.methods.values())]
+        return [method for method in dict.fromkeys(methods) if method is not function]
+
+    def method(self, cls: ir.Class, name: str) -> ir.Function | None:
+        """A method by name, looked up through the bases that are in sight."""
+        return next((base.methods[name] for base in self.lineage(cls) if name in base.methods), None)
 
     def complete(self, cls: ir.Class) -> bool:
         """Whether all bases are in the file or known to have no training methods of their own."""
-        return all(base in self.program.classes or base == "object" or torchapi.MODULE_BASE.search(base) for base in cls.bases)
+        return all(
+            base in self.program.classes or base == "object" or torchapi.MODULE_BASE.search(base)
+            for current in self.lineage(cls)
+            for base in current.bases
+        )
 
     def _only_class_with(self, name: str, base: str) -> ir.Class | None:
         """The one class of modules in the file that has this method, for something that is named as a model."""
@@ -200,6 +218,14 @@ def _named(bind: ir.Bind) -> str | None:
         value = _iterated(value.base)
         return f"{value.path}[*]" if isinstance(value, ir.Name) else bind.place
     return value.path if isinstance(value, ir.Name) and bind.kind == "assign" else None
+
+
+def class_around(function: ir.Function) -> ir.Class | None:
+    """The class whose `self` a function sees: its own, or that of the method it is nested in."""
+    scope: ir.Function | None = function
+    while scope is not None and scope.owner is None and "self" not in scope.params:
+        scope = scope.parent
+    return scope.owner if scope is not None else None
 
 
 def _iterated(expr: ir.Expr) -> ir.Expr:

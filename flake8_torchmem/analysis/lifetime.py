@@ -176,8 +176,8 @@ class Lifetimes:
     def consumed(self, place: str) -> bool:
         """Whether what the place holds is back-propagated: here, in a nested function, or in another method."""
         functions = [self.function]
-        if place.startswith("self.") and self.function.owner:
-            functions += [method for method in self.function.owner.methods.values() if method is not self.function]
+        if place.startswith("self."):
+            functions += self.bindings.relatives(self.function)
         parent = self.function.parent
         while parent is not None:
             functions.append(parent)

@@ -155,7 +155,7 @@ def _escapes(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> 
     """Whether the loss, or what it was built from, is kept by an attribute or handed back to a caller."""
     if any(paths.root(path) in function.params and paths.root(path) != "self" for path in carriers(backward.value)):
         return True
-    if any(path.startswith("self.") and _assigned_elsewhere(function, path) for path in carriers(backward.value)):
+    if any(path.startswith("self.") and _assigned_elsewhere(facts, function, path) for path in carriers(backward.value)):
         return True
     values, at = facts.values(function), facts.evidence.reaching(function).at
     own = set(carriers(backward.value))
@@ -174,18 +174,15 @@ def _escapes(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> 
     return False
 
 
-def _assigned_elsewhere(function: ir.Function, path: str) -> bool:
+def _assigned_elsewhere(facts: FileFacts, function: ir.Function, path: str) -> bool:
     """Whether another method of the class back-propagates or sets the attribute."""
-    methods = function.owner.methods.values() if function.owner else ()
     return any(
         isinstance(event, ir.Backward) or (isinstance(event, ir.Bind) and event.place == path)
-        for method in methods
-        if method is not function
+        for method in facts.bindings.relatives(function)
         for event in method.events()
     )
 
 
 def _backpropagated_elsewhere(facts: FileFacts, function: ir.Function, path: str) -> bool:
     """Whether another method of the class back-propagates something that is made from the attribute."""
-    methods = function.owner.methods.values() if function.owner else ()
-    return any(path in facts.evidence.feeds_backward(method) for method in methods if method is not function)
+    return any(path in facts.evidence.feeds_backward(method) for method in facts.bindings.relatives(function))
