@@ -55,6 +55,7 @@ WORDS: dict[str, str] = {
     "TM306": r"\b(?:zeros|ones|empty|full|arange|linspace|logspace|eye|rand|randn|randint|randperm|normal)\s*\([^\n]*\.(?:to|cuda)\s*\(",
     "TM304": r"\bnum_workers\s*=[^=]",
     "TM403": r"\bpad_sequence\b|\bpadding\s*=|\bDataCollator\w+\(|ALLOC_CONF|expandable_segments",
+    "TM307": r"\bnum_workers\s*=[^=]",
 }
 # Rules about state that several definitions share: what matches is looked at together with its class and what it names.
 WITH_COMPANIONS = frozenset({"TM209"})

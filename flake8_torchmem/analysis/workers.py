@@ -18,6 +18,10 @@ IN_MEMORY = frozenset({"TensorDataset", "list", "range", "zip", "tuple"})
 CHEAP = frozenset(
     "len int float tensor as_tensor from_numpy FloatTensor LongTensor Tensor stack copy astype item list tuple dict range".split()
 )
+LISTS_OF_OBJECTS = frozenset("json.load json.loads glob.glob os.listdir".split())
+MAKES_OBJECTS = frozenset("tolist readlines splitlines to_dict glob rglob iterdir".split())
+PLAIN_CALLS = frozenset("int float str len tuple list dict pathlib.Path Path".split())
+TEXT_METHODS = frozenset("strip rstrip lstrip split join lower upper replace format decode encode get items joinpath".split())
 PLACE_FLAG = re.compile(r"cuda|gpu|device|cpu|worker", re.I)
 
 
@@ -73,24 +77,19 @@ def _attributes(facts: FileFacts, cls: ir.Class) -> Iterator[ir.Call]:
         if init is None or not only or not bind.place.startswith("self.") or not _always(facts, bind, init):
             continue
         put = put_on_device(facts, bind.value, init, bind)
-        if put is not None and any(_indexes(reader, bind.place) for reader in readers):
+        if put is not None and any(True for reader in readers for _ in _items(reader, bind.place)):
             yield put
 
 
-def _indexes(function: ir.Function, place: str) -> bool:
-    """Whether a function takes items of a place."""
+def _items(function: ir.Function, place: str) -> Iterator[ir.Item]:
+    """Where a function takes items of a place."""
     for event in function.events():
-        values = (
-            [event.value]
-            if isinstance(event, (ir.Bind, ir.Return, ir.Store))
-            else event.call.operands
-            if isinstance(event, ir.Invoke)
-            else []
-        )
+        values = event.call.operands if isinstance(event, ir.Invoke) else ()
+        if isinstance(event, (ir.Bind, ir.Return, ir.Store)):
+            values = (event.value,)
         for node in (node for value in values for node in ir.walk(value)):
             if isinstance(node, ir.Item) and isinstance(node.base, ir.Name) and node.base.path == place:
-                return True
-    return False
+                yield node
 
 
 def leaves_host(facts: FileFacts, loader: Loader) -> bool:
@@ -120,3 +119,50 @@ def _only_indexes(facts: FileFacts, made: Samples) -> bool:
         return facts.bindings.method(made.cls, "__iter__") is not None
     cheap = CHEAP | KEEPS_PLACE
     return all(event.call.method in cheap for event in facts.calls(method))
+
+
+def many_objects(facts: FileFacts, cls: ir.Class) -> Iterator[ir.Bind]:
+    """Attributes that the constructor fills with an unknown number of Python objects, and that workers take items of."""
+    init = facts.bindings.method(cls, "__init__")
+    readers = [method for name in WORKER_METHODS if (method := facts.bindings.method(cls, name)) is not None]
+    for event in init.events() if init is not None else ():
+        if not isinstance(event, ir.Bind) or not event.place.startswith("self.") or init is None:
+            continue
+        only = len(facts.bindings.binds(event.place, init)) == 1
+        if only and _holds_objects(facts, event.value, init, event.place) and any(_reads_sample(reader, event.place) for reader in readers):
+            yield event
+
+
+def _reads_sample(function: ir.Function, place: str) -> bool:
+    """Whether the item that is taken of a place depends on the index that is asked for: there is one for each sample."""
+    asked = set(function.params[1:])
+    asked |= {bind.place for bind in function.events() if isinstance(bind, ir.Bind) and asked & set(ir.names(bind.value))}
+    return any(asked & set(ir.names(item.key)) for item in _items(function, place))
+
+
+def _holds_objects(facts: FileFacts, value: ir.Expr, function: ir.Function, place: str) -> bool:
+    """Whether a value is a container of objects by its making, or an empty one that a loop of the function fills."""
+    if isinstance(value, ir.Comp):
+        return value.kind in ("ListComp", "DictComp") and _is_object(facts, value.element, function)
+    if isinstance(value, ir.Seq):
+        stores = [event for event in function.events() if isinstance(event, ir.Store) and event.place == place and event.ctx.loops]
+        return not value.items and bool(stores) and all(_is_object(facts, event.value, function) for event in stores)
+    if isinstance(value, ir.Call):
+        full = facts.evidence.resolve(value.path or "", function)
+        if full in ("sorted", "list") and value.args:
+            return _holds_objects(facts, value.args[0], function, place)
+        return full in LISTS_OF_OBJECTS or (value.method in MAKES_OBJECTS and value.receiver is not None)
+    if isinstance(value, ir.Name) and value.path != place:
+        binds = facts.bindings.assigned(function).get(value.path, [])
+        return len(binds) == 1 and _holds_objects(facts, binds[0].value, function, value.path)
+    return False
+
+
+def _is_object(facts: FileFacts, value: ir.Expr, function: ir.Function) -> bool:
+    """Whether an item is made of strings, numbers and containers: not a tensor or array, nor what an unknown function makes."""
+    for node in ir.walk(value):
+        if isinstance(node, ir.Call):
+            full = facts.evidence.resolve(node.path or "", function)
+            if full not in PLAIN_CALLS and not full.startswith("os.path.") and node.method not in TEXT_METHODS:
+                return False
+    return True
