@@ -61,6 +61,8 @@ def _comprehended(facts: FileFacts, function: ir.Function) -> Iterator[Collected
         for node in ir.walk(event.value):
             if not isinstance(node, ir.Comp) or node.kind == "GeneratorExp" or not brings_data(facts, function, node.loop):
                 continue
+            if not runs_in(facts, function, node.loop):
+                continue
             place = event.place if isinstance(event, ir.Bind) else "the list"
             output = facts.outputs(function).at(node.element, event) and _without_graph(facts, function, node.element, event)
             if output and (isinstance(event, ir.Return) or _may_leave(facts, function, place, (node.loop,))):
@@ -103,10 +105,18 @@ def _over_all(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
     """Whether the place holds all batches: nothing lets go of it within a loop over data."""
     if not growth.loops:
         return True
+    if not any(runs_in(facts, function, loop) for loop in growth.loops):
+        return False
     named = any(_names_data(facts, function, loop) for loop in growth.loops)
     if not named and any(brings_data(facts, function, loop) for loop in growth.event.ctx.loops if loop not in growth.loops):
         return False
     return named or any(brings_data(facts, function, loop) or _samples(facts, function, loop) for loop in growth.loops)
+
+
+def runs_in(facts: FileFacts, function: ir.Function, loop: ir.Loop) -> bool:
+    """Whether a model runs in every turn of a loop: else it goes over outputs that are there already."""
+    outputs = facts.outputs(function)
+    return any(loop in event.ctx.loops and outputs.is_forward(event.call, event) for event in facts.calls(function))
 
 
 def brings_data(facts: FileFacts, function: ir.Function, loop: ir.Loop) -> bool:
