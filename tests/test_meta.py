@@ -18,6 +18,8 @@ SECTIONS = ["What it does", "Why it matters", "Example", "What it stays silent o
 FIXTURE_FILES = {"bad.py", "fixed.py", "fixture.toml", "good.py"}
 CASES_AT_LEAST = {"fire": 15, "silent": 25}
 WITH_CASES = ("TM1", "TM2")  # gradient and retention rules
+SHAPES = {"catch": 12, "silent": 22}  # of real code, ranked by how often they occur: what must be reported, what must not
+SHAPES_AT_LEAST = 3
 RULE_LINES, MODULE_LINES, FUNCTION_LINES = 150, 400, 40
 PACKAGE_FILES = sorted((REPOSITORY / "flake8_torchmem").rglob("*.py"))
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".json", ""}
@@ -76,6 +78,14 @@ def test_there_are_cases_enough(code: str) -> None:
     text = (REPOSITORY / "tests" / "cases" / f"{code}.txt").read_text("utf-8")
     for kind, least in CASES_AT_LEAST.items():
         assert len(re.findall(rf"^### {kind}: ", text, re.MULTILINE)) >= least, kind
+
+
+@pytest.mark.parametrize("shape", [f"{kind} {number}" for kind, count in SHAPES.items() for number in range(1, count + 1)])
+def test_there_are_cases_of_each_shape_of_real_code(shape: str) -> None:
+    tables = (REPOSITORY / "tests" / folder / "SHAPES.txt" for folder in ("cases", "projects"))
+    kind = "fire" if shape.startswith("catch") else "silent"
+    titles = re.findall(rf"^### {kind}: {shape}: (.+)$", "".join(table.read_text("utf-8") for table in tables), re.MULTILINE)
+    assert len(set(titles)) >= SHAPES_AT_LEAST
 
 
 @pytest.mark.parametrize("code", catalogue())

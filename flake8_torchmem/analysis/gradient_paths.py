@@ -142,7 +142,7 @@ class Explorer:
 
     def closure(self, event: ir.Step, frame: Frame) -> ir.Function | None:
         """The in-file function that `step(closure)` evaluates."""
-        argument = event.call.operands[0] if event.closure and event.call else None
+        argument = event.call.operands[0] if event.closure and event.call and event.call.operands else None
         found = self.bindings.function_at(argument.path, frame.function) if isinstance(argument, ir.Name) else None
         return found if found and "backward" in self.summaries.effects(found) else None
 

@@ -83,6 +83,7 @@ class Lowering:
             function.annotations = dict(zip(annotated, self.outside(list(annotated.values())), strict=True))
         function.grad = guards.of_function(function, self.file.imports, outer.ctx.grad, outer.values)
         scope = Scope(function, function.grad, self.marks)
+        scope.values = {name: value for name, value in outer.values.items() if name not in function.params}
         Statements(scope, self.define).suite(node.body)
         return function
 
