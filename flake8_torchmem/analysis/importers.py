@@ -46,7 +46,7 @@ class Importers:
     def _calls(self, name: str, beside: str, seen: set[str]) -> Iterator[tuple[ir.Call, ir.Function, str, str]]:
         """Calls by this name in files that also speak of the class, or of the module, that it belongs to."""
         called, spoken = re.compile(rf"\b{re.escape(name)}\s*\("), re.compile(rf"\b{re.escape(beside)}\b")
-        for path, text in self.project.texts(self.root):
+        for path, text in self.project.disk.texts(self.root):
             if path in seen or name not in text or not (called.search(text) and spoken.search(text)):
                 continue
             stem = os.path.splitext(os.path.basename(path))[0]
@@ -69,5 +69,5 @@ class Importers:
         used = re.compile(rf"\b{re.escape(cls.name)}\b|\b{re.escape(self.module)}\b")
         return any(
             path != self.path and torchapi.CLEARS_BY_NAME.search(text) is not None and used.search(text) is not None
-            for path, text in self.project.texts(self.root)
+            for path, text in self.project.disk.texts(self.root)
         )

@@ -76,6 +76,7 @@ class Linker:
                 continue
             self.done.add(name)
             if time.monotonic() > self.deadline:
+                self.project.disk.trace.repeatable = False
                 break
             pending.extend((further, depth + 1) for further in self._add(name))
         return self.linked

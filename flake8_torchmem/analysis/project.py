@@ -7,16 +7,13 @@ A definition has one name in the project, however an importer spells it: `src.pk
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.disk import MARKERS, Disk, Trace
 from flake8_torchmem.analysis.outline import Outline, outline
-from flake8_torchmem.source import SourceError, decode
 
-MARKERS = frozenset({".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg"})
-MAX_FILE = 1_000_000
-NOT_OF_THE_PROJECT = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "venv"})
 MAX_HOPS = 8
 MAX_KEPT = 1_000
 
@@ -30,7 +27,7 @@ class Limits:
         definitions: functions and classes that are read.
         characters: of source that are parsed.
         seconds: after which no further definition is read.
-        searched: characters of other files that are searched for callers when something is about to be reported.
+        searched: bytes of other files that are searched for callers when something is about to be reported.
     """
 
     depth: int = 4
@@ -67,46 +64,41 @@ class Project:
 
     Attributes:
         limits: for each checked file.
+        disk: what was read, and what was asked for it.
     """
 
     limits: Limits = field(default_factory=Limits)
-    _listings: dict[str, frozenset[str]] = field(default_factory=dict)
-    _outlines: dict[str, Outline | None] = field(default_factory=dict)
+    disk: Disk = field(init=False)
+    _outlines: dict[tuple[str, str], tuple[Outline | None, Trace]] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
     _definitions: dict[tuple[str, str], Definition | None] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.disk = Disk(self.limits.searched)
+
     def definition(self, place: Place, read: Callable[[Place], Definition | None]) -> Definition | None:
         """A definition, read when it is first asked for."""
-        key = (place.outline.path, place.name)
+        key = (place.outline.path, place.full)
         if key not in self._definitions:
             if len(self._definitions) >= MAX_KEPT:
                 self._definitions.clear()
             self._definitions[key] = read(place)
         return self._definitions[key]
 
-    def listing(self, folder: str) -> frozenset[str]:
-        """Names in a folder, none if it cannot be read."""
-        if folder not in self._listings:
-            try:
-                self._listings[folder] = frozenset(os.listdir(folder))
-            except OSError:
-                self._listings[folder] = frozenset()
-        return self._listings[folder]
-
     def root(self, folder: str) -> str:
         """The project's folder: the nearest one around with a marker of a project, else the one that holds the outermost package."""
         if folder not in self._roots:
             current = folder
-            while MARKERS.isdisjoint(self.listing(current)):
+            while MARKERS.isdisjoint(self.disk.scan(current).names):
                 parent = os.path.dirname(current)
                 if parent == current:
                     break
                 current = parent
-            self._roots[folder] = current if not MARKERS.isdisjoint(self.listing(current)) else self._outside_package(folder)
+            self._roots[folder] = current if not MARKERS.isdisjoint(self.disk.scan(current).names) else self._outside_package(folder)
         return self._roots[folder]
 
     def _outside_package(self, folder: str) -> str:
-        while "__init__.py" in self.listing(folder) and os.path.dirname(folder) != folder:
+        while "__init__.py" in self.disk.scan(folder).names and os.path.dirname(folder) != folder:
             folder = os.path.dirname(folder)
         return folder
 
@@ -134,7 +126,7 @@ class Project:
     def _absolute(self, folder: str, root: str, full: str) -> str | None:
         """The project's name for an absolute import, which is looked for beside the file and in every folder up to the project's."""
         head = full.partition(".")[0]
-        packaged = "__init__.py" in self.listing(folder)
+        packaged = "__init__.py" in self.disk.names(folder)
         current = os.path.dirname(folder) if packaged and folder != root else folder
         while current.startswith(root):
             if self._holds(current, head):
@@ -143,14 +135,14 @@ class Project:
                 break
             current = os.path.dirname(current)
         source = os.path.join(root, "src")
-        return _named(source, root, full) if "src" in self.listing(root) and self._holds(source, head) else None
+        return _named(source, root, full) if "src" in self.disk.names(root) and self._holds(source, head) else None
 
     def _holds(self, folder: str, name: str) -> bool:
         """Whether a folder has a module or package of this name: a file, or a folder with Python files."""
-        names = self.listing(folder)
+        names = self.disk.names(folder)
         if f"{name}.py" in names:
             return True
-        return name in names and any(entry.endswith(".py") for entry in self.listing(os.path.join(folder, name)))
+        return name in names and any(entry.endswith(".py") for entry in self.disk.names(os.path.join(folder, name)))
 
     def find(self, full: str, root: str) -> Place | None:
         """The definition that a name of the project means, through any re-exports; None when there is none.
@@ -185,59 +177,35 @@ class Project:
         """The file that a name leads into, and what is left of the name there."""
         folder, parts = root, full.split(".")
         for index, part in enumerate(parts[:-1]):
-            rest, names = ".".join(parts[index + 1 :]), self.listing(folder)
+            rest, names = ".".join(parts[index + 1 :]), self.disk.names(folder)
             if f"{part}.py" in names:
                 found = self.outline(os.path.join(folder, f"{part}.py"), root)
                 return (found, rest) if found else None
             if part not in names:
                 return None
             folder = os.path.join(folder, part)
-            if "__init__.py" in self.listing(folder) and not self._holds(folder, parts[index + 1]):
+            if "__init__.py" in self.disk.names(folder) and not self._holds(folder, parts[index + 1]):
                 found = self.outline(os.path.join(folder, "__init__.py"), root)
                 return (found, rest) if found else None
         return None
 
-    def texts(self, root: str) -> Iterator[tuple[str, str]]:
-        """The Python files of a project with their text, as far as the limits go: vendored and hidden folders are left out."""
-        left, pending = self.limits.searched, [root]
-        while pending and left > 0:
-            folder = pending.pop()
-            for name in sorted(self.listing(folder)):
-                path = os.path.join(folder, name)
-                if name.endswith(".py"):
-                    text = self._text(path, root)
-                    left -= len(text)
-                    yield path, text
-                elif "." not in name and name not in NOT_OF_THE_PROJECT and not os.path.islink(path) and os.path.isdir(path):
-                    pending.append(path)
-
-    def _text(self, path: str, root: str) -> str:
-        try:
-            if not _is_inside(path, root) or os.path.getsize(path) > MAX_FILE:
-                return ""
-            with open(path, "rb") as file:
-                return decode(file.read())
-        except (OSError, SourceError, ValueError):
-            return ""
-
     def outline(self, path: str, root: str) -> Outline | None:
         """The outline of a file; None when it cannot be read, or is no part of the project after all."""
-        if path not in self._outlines:
-            self._outlines[path] = self._read(path, root)
-        return self._outlines[path]
+        key = (path, root)
+        if key not in self._outlines:
+            with self.disk.tracing() as trace:
+                self._outlines[key] = self._read(path, root), trace
+        found, trace = self._outlines[key]
+        self.disk.trace.add(trace)
+        return found
 
     def _read(self, path: str, root: str) -> Outline | None:
-        text = self._text(path, root)
+        text = self.disk.text(path, root)
         if not text:
             return None
         found = outline(path, root, text)
         found.imports = self.names(path, root, found.imports, found.relative)
         return found
-
-
-def _is_inside(path: str, root: str) -> bool:
-    """Whether a path, links followed, is in the folder: a link that leads out of the project is not read."""
-    return os.path.commonpath([os.path.realpath(root), os.path.realpath(path)]) == os.path.realpath(root)
 
 
 def _named(folder: str, root: str, name: str) -> str | None:

@@ -1,0 +1,190 @@
+"""What is read of the disk: folders once, files inside the project alone, and a record of what was asked.
+
+Everything that the analysis of a file learns of other files comes from here, as the answer to one of three questions: which
+names are in a folder, what is in a file, and which files with what in them a project has. Whoever knows the questions that
+were asked can ask them again later; the same answers mean the same findings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from flake8_torchmem.source import SourceError, decode
+
+MARKERS = frozenset({".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg"})
+MAX_FILE = 1_000_000
+NOT_OF_THE_PROJECT = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "venv"})
+LISTING, TEXT, TREE = "listing", "text", "tree"
+
+Question = tuple[str, str]
+
+
+@dataclass
+class Trace:
+    """What was asked while something was computed.
+
+    Attributes:
+        asked: the questions, each a kind and a path.
+        repeatable: whether the same answers lead to the same result: not if time ran out, or a file changed meanwhile.
+    """
+
+    asked: set[Question] = field(default_factory=set)
+    repeatable: bool = True
+
+    def add(self, other: Trace) -> None:
+        """Take over what was asked on the way to something that is used again."""
+        self.asked |= other.asked
+        self.repeatable &= other.repeatable
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder's Python files, folders and marks of a project; and its folders that are no links, sorted."""
+
+    names: frozenset[str] = frozenset()
+    inner: tuple[str, ...] = ()
+
+
+@dataclass
+class Disk:
+    """The disk as one run sees it.
+
+    Attributes:
+        searched: bytes of a project that are searched at most.
+        trace: of what is being computed.
+    """
+
+    searched: int
+    trace: Trace = field(default_factory=Trace)
+    _folders: dict[str, Folder] = field(default_factory=dict)
+    _digests: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
+    _real: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def tracing(self) -> Iterator[Trace]:
+        """What is asked inside, which also counts as asked by what is being computed around it."""
+        outer, self.trace = self.trace, Trace()
+        try:
+            yield self.trace
+        finally:
+            outer.add(self.trace)
+            self.trace = outer
+
+    def names(self, folder: str) -> frozenset[str]:
+        """Names in a folder that mean something to an import, none if it cannot be read."""
+        self.trace.asked.add((LISTING, folder))
+        return self.scan(folder).names
+
+    def text(self, path: str, root: str) -> str:
+        """The source of a file; empty if it cannot be read or is no part of the project."""
+        self.trace.asked.add((TEXT, path))
+        return _decoded(self._read(path, root))
+
+    def texts(self, root: str) -> Iterator[tuple[str, str]]:
+        """The Python files of a project with their text, as far as the limit goes: vendored and hidden folders are left out."""
+        self.trace.asked.add((TREE, root))
+        return ((path, _decoded(data)) for path, data in self._files(root))
+
+    def answers(self, asked: Iterable[Question], root: str) -> bytes:
+        """A digest of the answers to these questions.
+
+        Args:
+            asked: in the order that counts.
+            root: the project's folder.
+        """
+        return sha256(b"".join(self._answer(question, root) for question in asked)).digest()
+
+    def _answer(self, question: Question, root: str) -> bytes:
+        key = (*question, root)
+        if key not in self._digests:
+            kind, path = question
+            if kind == TEXT:
+                self._read(path, root)
+            elif kind == LISTING:
+                found = self.scan(path)
+                self._digests[key] = _digest("/".join([*sorted(found.names), "", *found.inner]))
+            else:
+                self._digests[key] = sha256(b"".join(self._tree(path))).digest()
+        return self._digests[key]
+
+    def _tree(self, root: str) -> Iterator[bytes]:
+        for path, _ in self._files(root):
+            # What was read first: that is what an analysis has seen, should the file change meanwhile.
+            yield _digest(path.removeprefix(root)) + self._digests[TEXT, path, root]
+
+    def scan(self, folder: str) -> Folder:
+        """A folder, for questions whose answers do not count."""
+        if folder not in self._folders:
+            self._folders[folder] = _scanned(folder)
+        return self._folders[folder]
+
+    def _files(self, root: str) -> Iterator[tuple[str, bytes]]:
+        left, pending = self.searched, [root]
+        while pending and left > 0:
+            folder = pending.pop()
+            found = self.scan(folder)
+            for name in sorted(found.names):
+                path = os.path.join(folder, name)
+                if name.endswith(".py"):
+                    data = self._read(path, root)
+                    left -= len(data)
+                    yield path, data
+                elif "." not in name and name not in NOT_OF_THE_PROJECT and name in found.inner:
+                    pending.append(path)
+
+    def _read(self, path: str, root: str) -> bytes:
+        try:
+            data = b""
+            if self._is_inside(path, root) and os.path.getsize(path) <= MAX_FILE:
+                with open(path, "rb") as file:
+                    data = file.read()
+        except (OSError, ValueError):
+            data = b""
+        digest = sha256(data).digest()
+        if self._digests.setdefault((TEXT, path, root), digest) != digest:
+            self.trace.repeatable = False
+        return data
+
+    def _is_inside(self, path: str, root: str) -> bool:
+        """Whether a path, links followed, is in the folder: a link that leads out of the project is not read."""
+        if root not in self._real:
+            self._real[root] = os.path.join(os.path.realpath(root), "")
+        return os.path.realpath(path).startswith(self._real[root])
+
+
+def _scanned(folder: str) -> Folder:
+    names, inner = set(), []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".py") or entry.name in MARKERS:
+                    names.add(entry.name)
+                elif entry.name != "__pycache__" and _is_folder(entry):
+                    names.add(entry.name)
+                    if not entry.is_symlink():
+                        inner.append(entry.name)
+    except OSError:
+        return Folder()
+    return Folder(frozenset(names), tuple(sorted(inner)))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return decode(data)
+    except (SourceError, ValueError):
+        return ""
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
