@@ -22,7 +22,7 @@ KEEPS_SIZE = frozenset(
     ).split()
 )
 # Of one number per sample, or fewer: too small to be worth a word.
-SMALL_NAME = re.compile(r"(?:^|_)(?:ids?|idx|index|indices|tokens?|labels?|lens?|lengths?|names?|keys?)$", re.I)
+SMALL_NAME = re.compile(r"(?:^|_)(?:ids?|idx|index|indices|labels?|lens?|lengths?|names?|keys?)$", re.I)
 
 
 class Outputs:

@@ -24,6 +24,12 @@ READ_DATA_SETS = frozenset({"TM302", "TM307"})
 
 # Code to a pattern, searched in the text of one function, method or statement of the module.
 WORDS: dict[str, str] = {
+    "TM215": _all(
+        r"\b(?:for|while)\b|_step\b",
+        r"append|extend|\]\s*=",
+        r"no_?grad|inference_mode|detach|\.data\b|_step\b",
+        r"\[[^\]\n]*[:.][^\]\n]*\]",
+    ),
     "TM213": r"\bdeepcopy\b|\bstate_dict\b[\s\S]*clone|\bclone\b[\s\S]*(?:state_dict|parameters)",
     "TM204": r"\bdef training_epoch_end\b",
     "TM109": r"set_to_none\s*=\s*False|\bzero_grad\s*\(\s*False",
