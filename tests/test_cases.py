@@ -44,7 +44,7 @@ def test_gates_lose_no_finding(table: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def everything(text: str, tree: ast.Module, _codes: frozenset[str]) -> gate.Selection:
     """A selection of all lines."""
-    names = imports(tree)
+    names, _ = imports(tree)
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     body = sorted(tree.body, key=lambda node: isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)))
     ranges = [[(gate._first_line(node), (node.end_lineno or 0) + 1)] for node in body]

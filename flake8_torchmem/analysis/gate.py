@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis.outline import imports, relative_imports
+from flake8_torchmem.analysis.outline import imports
 from flake8_torchmem.analysis.triggers import READ_DATA_SETS, WITH_COMPANIONS, triggers
 
 MAX_UNIT = 200_000
@@ -31,7 +31,7 @@ CORE = re.compile(
 )
 CORE_WORDS = ("backward", "empty_cache", "load")
 GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
-TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|optim")
+TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|optim|requires_grad")
 KEEPS = re.compile(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
 LOOP = re.compile(r"\bfor\b|\bwhile\b")
 DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
@@ -103,11 +103,11 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
     predicting = {unit for unit in units if unit.cls in evaluating and torchapi.EVAL_NAME.search(unit.name)}
     chosen = {unit for unit in units if _matters(unit) or unit in predicting or (script and not unit.name and LOOP.search(unit.text))}
-    chosen |= {unit for unit in units if words is not None and unit not in chosen and len(unit.text) < MAX_UNIT and words.search(unit.text)}
+    chosen |= {unit for unit in units if unit not in chosen and len(unit.text) < MAX_UNIT and words.found(unit.text)}
     if not chosen:
         return None
     shared = triggers(codes & WITH_COMPANIONS)
-    chosen |= _companions(units, [unit for unit in chosen if shared is not None and shared.search(unit.text)])
+    chosen |= _companions(units, [unit for unit in chosen if shared.found(unit.text)])
     callers = _callers(units, chosen)
     # Where a caller has no loop, that lies further up.
     chosen |= callers | _callers(units, {unit for unit in callers if not LOOP.search(unit.text)})
@@ -115,7 +115,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
     chosen = {unit for unit in chosen if _shallow(unit.node)}
-    return _selection(tree, [unit for unit in units if unit in chosen], imports(tree)) if chosen else None
+    return _selection(tree, [unit for unit in units if unit in chosen], *imports(tree)) if chosen else None
 
 
 def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection:
@@ -127,7 +127,7 @@ def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection
         pattern: searched in the text of each.
     """
     units = [unit for unit in _units(tree, text.split("\n")) if pattern.search(unit.text) and _shallow(unit.node)]
-    return _selection(tree, units, imports(tree))
+    return _selection(tree, units, *imports(tree))
 
 
 def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
@@ -139,18 +139,22 @@ def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
         names: what names of the file stand for.
     """
     units = [unit for unit in _units(tree, text.split("\n")) if _is_looked_at(unit) and _shallow(unit.node)]
-    return _selection(tree, units, names)
+    return _selection(tree, units, names, {})
 
 
 def _is_looked_at(unit: Unit) -> bool:
     """Of a class: what may train, keep or guard; of a module less, as that it makes graphs is known."""
-    if unit.cls is None or (unit.name == "__init__" and len(unit.text) < MAX_METHOD):
+    if unit.cls is None:
         return True
-    if (unit.name in NEVER and not CUDA.search(unit.text)) or len(unit.text) > MAX_METHOD:
+    if len(unit.text) > MAX_METHOD:
         return False
-    module = any(torchapi.MODULE_BASE.search(ast.unparse(base)) for base in unit.cls.bases)
+    if unit.name in NEVER - {"__init__"}:
+        return CUDA.search(unit.text) is not None
+    module = unit.name == "forward" or any(torchapi.MODULE_BASE.search(ast.unparse(base)) for base in unit.cls.bases)
+    if module:
+        return TRAINING.search(unit.text) is not None
     long = (unit.cls.end_lineno or 0) - unit.cls.lineno > MAX_CLASS_LINES
-    return bool((TRAINING if module or long or unit.name == "forward" else KEEPS).search(unit.text)) or unit.name in NEVER
+    return unit.name == "__init__" or (TRAINING if long else KEEPS).search(unit.text) is not None
 
 
 def _units(tree: ast.Module, lines: list[str]) -> Iterator[Unit]:
@@ -317,7 +321,7 @@ def _too_deep(expression: ast.expr) -> bool:
     return False
 
 
-def _selection(tree: ast.Module, units: list[Unit], names: dict[str, str]) -> Selection:
+def _selection(tree: ast.Module, units: list[Unit], names: dict[str, str], relative: dict[str, tuple[int, str]]) -> Selection:
     """The chosen units as slices: statements of the module body first, then functions, and methods under their class's header."""
     ranges: list[list[tuple[int, int]]] = []
     body: list[ast.stmt] = []
@@ -331,7 +335,7 @@ def _selection(tree: ast.Module, units: list[Unit], names: dict[str, str]) -> Se
         ranges.append([(_first_line(unit.cls), _first_line(unit.cls.body[0])), (unit.first, unit.end)])
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     guarded = frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef) and any(map(_is_guarded_call, node.body)))
-    return Selection(ranges, body, names, bases, guarded, relative_imports(tree))
+    return Selection(ranges, body, names, bases, guarded, relative)
 
 
 def _is_guarded_call(node: ast.stmt) -> bool:

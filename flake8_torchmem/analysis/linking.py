@@ -17,6 +17,8 @@ from flake8_torchmem.source import Slices
 # What a long function must speak of to change gradients, to detach tensors, or to guard; short ones are read in any case.
 SPEAKS = re.compile(r"backward|zero_grad|\.step\(|\.grad\b|no_grad|inference_mode|set_grad_enabled|detach\(|\.item\(")
 SHORT = 1_200
+# Questions and announcements change nothing.
+IDLE = re.compile(r"^_?(?:is|has|requires?|get_logger|log|print|warn|deprecat\w*|add_\w*docstring\w*)(?:_|$)")
 MAX_DEFINITION = 60_000
 
 
@@ -94,8 +96,10 @@ class Linker:
 
     def _add(self, name: str) -> Iterator[str]:
         """Link one name; yields what its definition needs in turn."""
-        place = self.project.find(name, self.root) if not torchapi.MODULE_BASE.search(name) else None
-        if place is None or self.left <= 0:
+        if self.left <= 0 or torchapi.MODULE_BASE.search(name) or IDLE.search(torchapi.last(name)):
+            return
+        place = self.project.find(name, self.root)
+        if place is None:
             return
         size = place.outline.size(place.name)
         if size > min(self.characters, MAX_DEFINITION) or not (size < SHORT or SPEAKS.search(place.outline.source(place.name))):

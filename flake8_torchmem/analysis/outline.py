@@ -18,6 +18,7 @@ from flake8_torchmem.source import SourceError, parse
 STARTS = re.compile(r"^[A-Za-z_@]", re.M)
 CONTINUES = re.compile(r"(?:else|elif|except|finally)\b")
 DEFINES = re.compile(r"^(?:async\s+)?(?:def|class)\s+(\w+)", re.M)
+SUITES = ("body", "orelse", "handlers", "finalbody", "cases")
 IMPORTS = re.compile(r"^\s*(?:from\s+[\w.]+\s+import|import)\b", re.M)
 
 
@@ -110,8 +111,9 @@ def _add_imports(piece: str, found: Outline) -> None:
         tree = parse(piece)
     except SourceError:
         return
-    found.imports.update(imports(tree))
-    found.relative.update(relative_imports(tree))
+    absolute, relative = imports(tree)
+    found.imports.update(absolute)
+    found.relative.update(relative)
     if "*" in found.imports:
         # One name for each star: it is looked up in all of them.
         star = f"*{len(found.imports)}"
@@ -121,26 +123,24 @@ def _add_imports(piece: str, found: Outline) -> None:
             found.relative[star] = level, name.removesuffix("*").removesuffix(".")
 
 
-def imports(tree: ast.Module) -> dict[str, str]:
-    """What imported names stand for, imports inside functions and `if`s included; of relative ones what follows the dots."""
+def imports(tree: ast.Module) -> tuple[dict[str, str], dict[str, tuple[int, str]]]:
+    """What imported names stand for, imports inside functions and `if`s included.
+
+    Returns:
+        local name to full dotted name, of relative imports what follows the dots; and of those the number of dots with it.
+    """
     found: dict[str, str] = {}
+    relative: dict[str, tuple[int, str]] = {}
     for node in _import_statements(tree):
         for alias in node.names:
-            if isinstance(node, ast.ImportFrom):
-                found[alias.asname or alias.name] = f"{node.module or ''}.{alias.name}".lstrip(".")
-            else:
-                found[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
-    return found
-
-
-def relative_imports(tree: ast.Module) -> dict[str, tuple[int, str]]:
-    """Of imports that begin with dots: how many, and what follows, by local name."""
-    return {
-        alias.asname or alias.name: (node.level, f"{node.module or ''}.{alias.name}".lstrip("."))
-        for node in _import_statements(tree)
-        if isinstance(node, ast.ImportFrom) and node.level
-        for alias in node.names
-    }
+            local = alias.asname or alias.name
+            if isinstance(node, ast.Import):
+                found[alias.asname or local.partition(".")[0]] = alias.name if alias.asname else local.partition(".")[0]
+                continue
+            found[local] = f"{node.module or ''}.{alias.name}".lstrip(".")
+            if node.level:
+                relative[local] = node.level, found[local]
+    return found, relative
 
 
 def _import_statements(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
@@ -150,6 +150,7 @@ def _import_statements(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
         node = pending.pop()
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found.append(node)
-        elif not isinstance(node, ast.expr):
-            pending.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.stmt, ast.excepthandler)))
+        else:
+            for suite in SUITES:
+                pending.extend(getattr(node, suite, ()))
     return found
