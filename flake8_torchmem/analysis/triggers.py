@@ -74,7 +74,7 @@ WORDS: dict[str, str] = {
 WITH_COMPANIONS = frozenset({"TM209"})
 
 
-# A text that has none of these cannot match the pattern. Patterns cost a hundred times what looking for a plain word does.
+# A text that has none of these cannot match the pattern, which costs a hundred times what looking for a plain word does.
 LITERALS: dict[str, str] = {
     "TM213": "deepcopy state_dict",
     "TM204": "training_epoch_end",
@@ -105,7 +105,7 @@ class Triggers:
     """
 
     def __init__(self, codes: frozenset[str]) -> None:
-        self._rules = [(LITERALS[code].split(), re.compile(WORDS[code])) for code in sorted(codes & WORDS.keys())]
+        self._rules = [(LITERALS.get(code, "").split() or [""], re.compile(WORDS[code])) for code in sorted(codes & WORDS.keys())]
 
     def found(self, text: str) -> bool:
         """Whether a text has the words of one of the rules."""
