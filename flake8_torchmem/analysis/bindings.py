@@ -9,6 +9,7 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.memo import memoized
 
 MAX_ALIASES = 8
+NOT_ENGINES = frozenset({"self", "accelerator", "self.accelerator", "fabric", "self.fabric", "super()"})
 
 
 class Bindings:
@@ -199,6 +200,19 @@ class Bindings:
         """Last parts of all paths on which the file calls `zero_grad`."""
         events = (event for function in self.program.all_functions() for event in function.events())
         return {torchapi.last(event.owner) for event in events if isinstance(event, ir.Zero) and event.owner}
+
+    @cached_property
+    def stepped(self) -> frozenset[str]:
+        """Last parts of all paths that the file steps."""
+        events = (event for function in self.program.all_functions() for event in function.events())
+        return frozenset(torchapi.last(event.owner) for event in events if isinstance(event, ir.Step))
+
+    @cached_property
+    def engines(self) -> frozenset[str]:
+        """Objects that back-propagate and step by themselves, and clear by themselves (DeepSpeed)."""
+        events = (event for function in self.program.all_functions() for event in function.events())
+        paths = {event.engine for event in events if isinstance(event, ir.Backward) and event.engine}
+        return frozenset(path for path in paths - NOT_ENGINES if not torchapi.looks_like_optimizer(path))
 
     def is_optimizer(self, path: str, function: ir.Function) -> bool:
         """Whether what is stepped is an optimizer: by name, by how it was built, or because it is also cleared."""

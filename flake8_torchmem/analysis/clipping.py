@@ -78,7 +78,7 @@ class Clipping:
         call = getattr(event, "call", None)
         callee = self.facts.bindings.callee(call, self.function) if call is not None else None
         if callee is not None and callee is not self.function:
-            return effects(self.facts, callee)
+            return self.facts.clip_effects[callee]
         return _own_effect(self.facts, self.function, event)
 
     def _is_plain(self, step: ir.Step) -> bool:
@@ -115,7 +115,7 @@ class Clipping:
             return any(clip in self.after(event) and compatible(event, clip) and self._is_scaled(event) for event in backwards)
         family = {caller for caller, _ in self.facts.summaries.callers().get(self.function, ())}
         family |= set(self.function.owner.methods.values()) if self.function.owner else set()
-        return not any("unscale" in effects(self.facts, member) for member in family)
+        return not any("unscale" in self.facts.clip_effects[member] for member in family)
 
     def _is_scaled(self, event: ir.Event) -> bool:
         """`scaler.scale(loss).backward()`, in one or two statements, here or in what is called."""
@@ -180,21 +180,18 @@ class Clipping:
         return any(torchapi.last(path.removesuffix(".parameters")) in modules for path in _arguments(clip))
 
 
-def effects(facts: FileFacts, function: ir.Function) -> frozenset[str]:
-    """What a function and all that it calls do to gradients."""
-    found: set[str] = set()
-    pending, seen = [function], {function}
-    while pending:
-        current = pending.pop()
-        for event in current.events():
+def effects(facts: FileFacts) -> dict[ir.Function, frozenset[str]]:
+    """What each function and all that it calls do to gradients."""
+
+    def own(function: ir.Function) -> frozenset[str]:
+        found: set[str] = set()
+        for event in function.events():
             call = getattr(event, "call", None)
-            callee = facts.bindings.callee(call, current) if call is not None else None
-            if callee is None:
-                found |= _own_effect(facts, current, event)
-            elif callee not in seen:
-                seen.add(callee)
-                pending.append(callee)
-    return frozenset(found)
+            if call is None or facts.bindings.callee(call, function) is None:
+                found |= _own_effect(facts, function, event)
+        return frozenset(found)
+
+    return facts.summaries.spread(own)
 
 
 def _own_effect(facts: FileFacts, function: ir.Function, event: ir.Event) -> frozenset[str]:

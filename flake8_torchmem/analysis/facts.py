@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import clipping, ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.evidence import Evidence
-from flake8_torchmem.analysis.gradient_paths import Explorer
+from flake8_torchmem.analysis.flow import Budget
+from flake8_torchmem.analysis.gradient_paths import MAX_VISITS_OF_FILE, Explorer
 from flake8_torchmem.analysis.lifetime import Lifetimes
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.observations import Observations, Verdict
@@ -50,6 +51,7 @@ class FileFacts:
         self.evidence = Evidence(self.bindings, bases, guarded)
         self.periods = Periods(self.bindings)
         self.functions = tuple(program.own_functions())
+        self.budget = Budget(MAX_VISITS_OF_FILE)
 
     @memoized
     def values(self, function: ir.Function) -> Values:
@@ -89,7 +91,8 @@ class FileFacts:
     @memoized
     def observations(self, function: ir.Function) -> Observations | None:
         """What was seen on the paths from one function; None when there are too many."""
-        return Explorer(function, self.bindings, self.summaries, self.periods, self.per_batch(function), self.closed_owners(function)).run()
+        closed = self.closed_owners(function)
+        return Explorer(function, self.bindings, self.summaries, self.periods, self.per_batch(function), closed, self.budget).run()
 
     def per_batch(self, function: ir.Function) -> bool:
         """Whether a method steps outside of any loop, and nothing in sight calls it: it is the body of a loop elsewhere."""
@@ -144,6 +147,11 @@ class FileFacts:
     def reductions(self) -> Reductions:
         """How losses were reduced."""
         return Reductions(self.evidence, self.summaries)
+
+    @cached_property
+    def clip_effects(self) -> dict[ir.Function, frozenset[str]]:
+        """What functions do to gradients, clips and unscaling included."""
+        return clipping.effects(self)
 
     def order_defects(self, code: str) -> Iterator[tuple[Observations, ir.Step, Verdict]]:
         """Steps whose turn is in the wrong order, by the code of the defect."""

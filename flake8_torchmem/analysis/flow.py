@@ -21,13 +21,17 @@ class Budget:
 
     Args:
         limit: visits before `TooManyPathsError` is raised.
+        whole: a budget that this one is a part of.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, whole: Budget | None = None) -> None:
         self.left = limit
+        self.whole = whole
 
     def spend(self) -> None:
         """Count one visit."""
+        if self.whole is not None:
+            self.whole.spend()
         self.left -= 1
         if self.left < 0:
             raise TooManyPathsError

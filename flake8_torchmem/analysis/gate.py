@@ -20,6 +20,7 @@ MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
 MAX_CALLER = 40_000
 MAX_CALLEES = 40_000
+MAX_TURN = 2_500
 MAX_METHOD = 12_000
 MAX_CLASS_LINES = 250
 MAX_DEPTH = 120
@@ -109,8 +110,8 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     shared = triggers(codes & WITH_COMPANIONS)
     chosen |= _companions(units, [unit for unit in chosen if shared.found(unit.text)])
     callers = _callers(units, chosen)
-    # Where a caller has no loop, that lies further up.
-    chosen |= callers | _callers(units, {unit for unit in callers if not LOOP.search(unit.text)})
+    # A caller that is one turn: its loop lies further up.
+    chosen |= callers | _callers(units, {unit for unit in callers if len(unit.text) < MAX_TURN or not LOOP.search(unit.text)})
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))

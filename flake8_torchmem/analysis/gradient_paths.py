@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis import gradients as typestate
 from flake8_torchmem.analysis.bindings import Bindings
@@ -19,7 +20,9 @@ from flake8_torchmem.analysis.plan import Plan
 from flake8_torchmem.analysis.summaries import Summaries
 
 MAX_VISITS = 4000
+MAX_VISITS_OF_FILE = 3 * MAX_VISITS
 MAX_CALLS = 4
+MORE_CALLS = 2  # one that uses gradients, one that adds to them, one that uses them again
 
 
 class Explorer:
@@ -32,6 +35,7 @@ class Explorer:
         periods: reads the tests of windows.
         repeated: the function is the body of a loop that lies elsewhere.
         closed: owners that nothing outside of the function can clear between two calls.
+        budget: visits that are left for the whole file.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Explorer:
         periods: Periods,
         repeated: bool = False,
         closed: frozenset[str] = frozenset(),
+        budget: Budget | None = None,
     ) -> None:
         self.function = function
         self.bindings = bindings
@@ -49,7 +54,7 @@ class Explorer:
         self.periods = periods
         self.owners = Owners(bindings)
         self.seen = Observations(function)
-        self.budget = Budget(MAX_VISITS)
+        self.budget = Budget(MAX_VISITS, budget)
         self.body = ir.Loop("body", None, (), None, None)
         self.repeated = repeated
         self.closed = closed
@@ -66,9 +71,10 @@ class Explorer:
             exits = self.enter(frame, {State(ready=given)})
             if self.repeated:
                 stale = set(self.seen.stale)
-                for state in exits:
-                    self.settle(state.suspects, None)
-                exits = self.enter(frame, {self.called_again(state, frame, given) for state in exits})
+                for _ in range(MORE_CALLS):
+                    for state in exits:
+                        self.settle(state.suspects, None)
+                    exits = self.enter(frame, {self.called_again(state, frame, given) for state in exits})
                 self.seen.stale = {seen for seen in self.seen.stale if seen in stale or seen[1] in self.closed}
                 self.seen.again = frozenset(self.seen.stale - stale)
         except (TooManyPathsError, RecursionError):
@@ -132,7 +138,7 @@ class Explorer:
             return
         owner = self.owners.owner(event.owner, frame)
         closure = self.closure(event, frame)
-        if owner in self.owners.engines or (event.closure and closure is None):
+        if owner in self.bindings.engines or (event.closure and closure is None):
             yield replace(typestate.forget(state, owner), claimed=True, ready=())
             return
         states: Iterable[State] = (state,)
@@ -155,12 +161,14 @@ class Explorer:
             self.seen.claims.setdefault(backward, set()).add(owner)
         self.seen.stale |= {(b, o, s) for b, o, s in state.dirty if o == owner and b in fed}
         lost = turn in state.ready
-        if held.full and (turn in held.turns or not lost):
+        # Another step has used what is there, and a new loss waits: this step was meant for that one.
+        taken = lost and state.claimed
+        if held.full and (turn in held.turns or not lost) and not taken:
             self.note(event, owner, Verdict("good", self.facts(state)))
-        elif held.wasted and turn in held.wasted_turns:
+        elif held.wasted and turn in held.wasted_turns and not taken:
             self.note(event, owner, Verdict("TM102", self.facts(state), held.empty))
         elif lost or held.empty is not None:
-            suspect = Suspect(event, owner, turn, lost, self.facts(state))
+            suspect = Suspect(event, owner, turn, lost and not (taken and held.full), self.facts(state))
             state = replace(state, suspects=state.suspects | {suspect})
         return typestate.step(state, owner, event)
 
@@ -174,7 +182,7 @@ class Explorer:
     def turn_of(self, event: ir.Event, frame: Frame) -> ir.Loop:
         """The loop whose turn a step belongs to: the innermost one that back-propagates."""
         loops = frame.loops + event.ctx.loops
-        return next((loop for loop in reversed(loops) if loop in self.owners.training_loops(self.summaries)), self.body)
+        return next((loop for loop in reversed(loops) if loop in self.summaries.training_loops), self.body)
 
     def note(self, event: ir.Step, owner: str, verdict: Verdict) -> None:
         self.seen.steps.setdefault((event, owner), set()).add(verdict)
@@ -228,7 +236,10 @@ class Explorer:
         inner = self.owners.frame(call, callee, frame)
         if (inner, state) not in self.exits:
             self.exits[inner, state] = self.enter(inner, {state})
-        yield from self.exits[inner, state]
+        for after in self.exits[inner, state]:
+            # What the callee has learned holds on where this function says when it ends, or where it never does.
+            lasting = (fact for fact in after.facts - state.facts if fact[0] in self.plan(frame).names or fact[0] in self.seen.stable)
+            yield replace(after, facts=(after.facts & state.facts) | frozenset(lasting))
 
     def bind(self, event: ir.Bind, state: State, frame: Frame) -> Iterator[State]:
         stale = self.plan(frame).overwrites.get(event, frozenset())
@@ -265,6 +276,10 @@ class Explorer:
             self.seen.stable.update(text for text, _ in facts)
         return replace(state, facts=state.facts | facts)
 
+    def waited(self, step: ir.Step) -> Iterator[tuple[ir.Expr, ir.Function]]:
+        """The conditions that a step waits for, with the functions where their names may be bound."""
+        return ((cond, function) for cond, _ in self.seen.deciding(step) for function in self.seen.functions(step))
+
     def trusted(self, edge: ir.Edge, test: conditions.Test, state: State, frame: Frame) -> bool:
         """Whether skipping the clears of the other arm is no proof that they are missing."""
         plan = self.plan(frame)
@@ -279,14 +294,16 @@ class Explorer:
             return False
         if conditions.changes(edge.cond, edge.loops or frame.loops):
             used = [gradients.used for _, gradients in state.owners if gradients.used is not None]
-            waits = any(self.periods.ends_window(cond, frame.function) for step in used for cond, _ in self.seen.deciding(step))
+            waits = any(self.periods.ends_window(cond, place) for step in used for cond, place in self.waited(step))
             return waits or not self.periods.ends_window(edge.cond, frame.function)
         related = any(text != test.text and plan.names.get(text, frozenset()) & test.names for text, _ in state.facts)
         return related or not {"backward", "step"} & trains
 
 
 def computed(expr: ir.Expr) -> bool:
-    """Whether a value is computed, or taken out of a result, here."""
+    """Whether a value is computed, or taken out of a result, here; a number for the log is no loss."""
+    if isinstance(expr, ir.Call) and expr.method in torchapi.NUMBER_METHODS | torchapi.NUMBER_FUNCTIONS:
+        return False
     return any(isinstance(node, (ir.Call, ir.Item)) or (isinstance(node, ir.Name) and node.path.endswith("]")) for node in ir.walk(expr))
 
 

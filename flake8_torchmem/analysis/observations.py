@@ -63,6 +63,11 @@ class Observations:
         """The loops and conditions around an event, those around the calls that lead to it included."""
         return self.frames[event].around(event.ctx)
 
+    def functions(self, event: ir.Event) -> tuple[ir.Function, ...]:
+        """Those that were being executed when an event was met, outermost first."""
+        frame = self.frames[event]
+        return (*frame.stack, frame.function)
+
     def deciding(self, event: ir.Event, loop: ir.Loop | None = None) -> Iterator[tuple[ir.Expr, bool]]:
         """Conditions, inside of the loop, that say whether an event happens: around it, or cutting its turn short before."""
         context, frame = self.context(event), self.frames[event]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.bindings import Bindings
-from flake8_torchmem.analysis.summaries import Summaries
 
 WRAPPED = (".base_optimizer", ".inner_optimizer", "._optimizer", ".optimizer", ".optim", ".module")
-NOT_ENGINES = frozenset({"self", "accelerator", "self.accelerator", "fabric", "self.fabric", "super()"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +69,6 @@ class Owners:
 
     def __init__(self, bindings: Bindings) -> None:
         self.bindings = bindings
-        self._training: frozenset[ir.Loop] | None = None
         self.frames: dict[tuple[ir.Call, Frame], Frame] = {}
 
     def canonical(self, path: str, frame: Frame) -> str:
@@ -139,7 +135,7 @@ class Owners:
         linked = (*(owner for owner in known if self._holds(owner, name)), *unmet)
         if linked or name == "self":
             return linked or known, True
-        alone = len(self.stepped) == 1 and not any(torchapi.last(place) in self.stepped for place in self.bindings.links)
+        alone = len(self.bindings.stepped) == 1 and not any(torchapi.last(place) in self.bindings.stepped for place in self.bindings.links)
         return known, alone and bool(torchapi.MODULE_NAME.match(torchapi.last(name)))
 
     def _holds(self, owner: str, module: str) -> bool:
@@ -153,31 +149,3 @@ class Owners:
             if torchapi.last(place) == torchapi.last(owner) and torchapi.last(module) in {torchapi.last(held) for held in modules}:
                 return True
         return False
-
-    @cached_property
-    def stepped(self) -> frozenset[str]:
-        """Last parts of all paths that the file steps."""
-        events = (event for function in self.bindings.program.all_functions() for event in function.events())
-        return frozenset(torchapi.last(event.owner) for event in events if isinstance(event, ir.Step))
-
-    @cached_property
-    def engines(self) -> frozenset[str]:
-        """Objects that back-propagate and step by themselves, and clear by themselves (DeepSpeed)."""
-        events = (event for function in self.bindings.program.all_functions() for event in function.events())
-        paths = {event.engine for event in events if isinstance(event, ir.Backward) and event.engine}
-        return frozenset(path for path in paths - NOT_ENGINES if not torchapi.looks_like_optimizer(path))
-
-    def training_loops(self, summaries: Summaries) -> frozenset[ir.Loop]:
-        """Loops that back-propagate, themselves or in what they call."""
-        if self._training is None:
-            found: set[ir.Loop] = set()
-            for function in self.bindings.program.all_functions():
-                for event in function.events():
-                    if isinstance(event, ir.Backward):
-                        found.update(event.ctx.loops)
-                    elif isinstance(event, (ir.Invoke, ir.Step)) and event.call and event.ctx.loops:
-                        callee = self.bindings.callee(event.call, function)
-                        if callee and "backward" in summaries.effects(callee):
-                            found.update(event.ctx.loops)
-            self._training = frozenset(found)
-        return self._training

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.bindings import Bindings
@@ -10,6 +11,7 @@ from flake8_torchmem.analysis.evidence import direct
 from flake8_torchmem.analysis.memo import memoized
 
 MAX_CALLS = 4
+EFFECTS = (ir.Backward, ir.Step, ir.Zero)
 
 
 class Summaries:
@@ -22,11 +24,40 @@ class Summaries:
     def __init__(self, bindings: Bindings) -> None:
         self.bindings = bindings
 
-    @memoized
     def effects(self, function: ir.Function) -> frozenset[str]:
         """Which of backward, step, zero happen in a function or in what it calls, recursion included."""
-        events = (event for reached in self.reached(function) for event in reached.events())
-        return frozenset(type(event).__name__.lower() for event in events if isinstance(event, (ir.Backward, ir.Step, ir.Zero)))
+        return self._effects.get(function, frozenset())
+
+    @cached_property
+    def _effects(self) -> dict[ir.Function, frozenset[str]]:
+        return self.spread(
+            lambda function: frozenset(type(event).__name__.lower() for event in function.events() if isinstance(event, EFFECTS))
+        )
+
+    def spread(self, own: Callable[[ir.Function], frozenset[str]]) -> dict[ir.Function, frozenset[str]]:
+        """What all functions do, by what each does itself: the least fixed point where callers do what their callees do."""
+        found = {function: own(function) for function in self.bindings.program.all_functions()}
+        pending = [function for function in found if found[function]]
+        while pending:
+            function = pending.pop()
+            for caller, _ in self.callers().get(function, ()):
+                if found[function] - found[caller]:
+                    found[caller] |= found[function]
+                    pending.append(caller)
+        return found
+
+    @cached_property
+    def training_loops(self) -> frozenset[ir.Loop]:
+        """Loops that back-propagate, themselves or in what they call."""
+        found: set[ir.Loop] = set()
+        for function in self.bindings.program.all_functions():
+            for event in function.events():
+                if not event.ctx.loops:
+                    continue
+                callee = self.bindings.callee(event.call, function) if isinstance(event, (ir.Invoke, ir.Step)) and event.call else None
+                if isinstance(event, ir.Backward) or (callee is not None and "backward" in self.effects(callee)):
+                    found.update(event.ctx.loops)
+        return frozenset(found)
 
     @memoized
     def reached(self, function: ir.Function) -> frozenset[ir.Function]:

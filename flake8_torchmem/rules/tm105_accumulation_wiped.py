@@ -121,7 +121,7 @@ def _waits(facts: FileFacts, seen: Observations, step: ir.Step, wipe: Wipe, step
         return loop.kind != "comp" and not inside and all(outer in clear.loops for outer in at_step.loops)
     shared = {(ir.text(cond), arm) for cond, arm in clear.conds_inside(loop)}
     own = (cond for cond, arm in seen.deciding(step, loop) if (ir.text(cond), arm) not in shared)
-    return any(facts.is_window(cond, seen.function) for cond in own)
+    return any(facts.is_window(cond, function) for cond in own for function in seen.functions(step))
 
 
 def _together(seen: Observations, waiting: ir.Step, wipe: Wipe) -> bool:
