@@ -162,7 +162,7 @@ class Bindings:
     def _imported(self, path: str, function: ir.Function) -> ir.Function | None:
         """The linked function that a path means, where no variable hides the import."""
         full = torchapi.resolve(path, function.file.imports)
-        scope: ir.Function | None = function if full in self.program.functions and full != path else None
+        scope: ir.Function | None = function if "." in full and full in self.program.functions else None
         if scope is None:
             return None
         while scope is not None:

@@ -1,0 +1,161 @@
+"""Imports are resolved as Python would, within the project and its limits, and nothing that is found there can stop a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flake8_torchmem.analysis.engine import check_text
+from flake8_torchmem.analysis.outline import outline
+from flake8_torchmem.analysis.project import Limits, Project
+
+CODES = frozenset({"TM101", "TM201", "TM900"})
+STEP = "def step(model, x, optimizer):\n    model(x).sum().backward()\n    optimizer.step()\n"
+LOOP = """
+import torch
+
+{imports}
+
+
+def main(model, loader):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for x in loader:
+        {call}(model, x, optimizer)
+"""
+
+
+def codes(folder: Path, files: dict[str, str], checked: str, limits: Limits | None = None) -> list[str]:
+    """Codes that are reported in one file of a project."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    project = Project(limits or Limits())
+    return [finding.code for finding in check_text(files[checked], str(folder / checked), CODES, project=project)]
+
+
+@pytest.mark.parametrize(
+    ("files", "checked", "imports", "call"),
+    [
+        ({"steps.py": STEP}, "train.py", "from steps import step", "step"),
+        ({"steps.py": STEP}, "train.py", "import steps", "steps.step"),
+        ({"steps.py": STEP}, "train.py", "from steps import step as one", "one"),
+        ({"lib/steps.py": STEP}, "train.py", "from lib.steps import step", "step"),
+        ({"lib/steps.py": STEP}, "train.py", "from lib import steps", "steps.step"),
+        ({"lib/steps.py": STEP}, "train.py", "import lib.steps", "lib.steps.step"),
+        ({"lib/__init__.py": "from .steps import step", "lib/steps.py": STEP}, "train.py", "from lib import step", "step"),
+        ({"lib/__init__.py": "from .steps import *", "lib/steps.py": STEP}, "train.py", "from lib import step", "step"),
+        ({"lib/__init__.py": "from .a import step", "lib/a.py": STEP}, "t.py", "import lib", "lib.step"),
+        ({"src/lib/__init__.py": "", "src/lib/steps.py": STEP}, "scripts/train.py", "from lib.steps import step", "step"),
+        ({"pkg/__init__.py": "", "pkg/steps.py": STEP}, "pkg/train.py", "from .steps import step", "step"),
+        ({"pkg/__init__.py": "", "pkg/steps.py": STEP, "pkg/a/__init__.py": ""}, "pkg/a/train.py", "from ..steps import step", "step"),
+        ({"pkg/__init__.py": "", "pkg/steps.py": STEP}, "pkg/train.py", "from pkg.steps import step", "step"),
+        ({"tools/steps.py": STEP}, "tools/train.py", "from .steps import step", "step"),
+        ({"core/steps.py": STEP}, "exp/one/train.py", "from core.steps import step", "step"),
+        ({"steps.py": f"import torch\n@torch.enable_grad()\n{STEP}"}, "train.py", "from steps import step", "step"),
+        ({"steps.py": f"TEXT = '''\ndef step(): pass\n'''\n\n{STEP}"}, "train.py", "from steps import step", "step"),
+        ({"steps.py": STEP}, "train.py", "try:\n    from steps import step\nexcept ImportError:\n    step = None", "step"),
+    ],
+)
+def test_found(files: dict[str, str], checked: str, imports: str, call: str, tmp_path: Path) -> None:
+    loop = LOOP.format(imports=imports, call=call)
+    assert codes(tmp_path, {"pyproject.toml": "", **files, checked: loop}, checked) == ["TM101"]
+
+
+def test_without_a_project_a_file_is_judged_alone() -> None:
+    assert check_text(LOOP.format(imports="from steps import step", call="step"), "train.py", CODES) == []
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(depth=0), Limits(definitions=0), Limits(characters=10), Limits(seconds=-1.0)],
+    ids=["depth", "definitions", "characters", "seconds"],
+)
+def test_limits_end_the_search(limits: Limits, tmp_path: Path) -> None:
+    files = {"pyproject.toml": "", "steps.py": STEP, "train.py": LOOP.format(imports="from steps import step", call="step")}
+    assert codes(tmp_path, files, "train.py", limits) == []
+    assert codes(tmp_path, files, "train.py") == ["TM101"]
+
+
+def test_depth_counts_files_on_the_way(tmp_path: Path) -> None:
+    files = {
+        "pyproject.toml": "",
+        "a.py": "from b import inner\ndef step(model, x, optimizer):\n    inner(model, x, optimizer)\n",
+        "b.py": STEP.replace("def step", "def inner"),
+        "train.py": LOOP.format(imports="from a import step", call="step"),
+    }
+    assert codes(tmp_path, files, "train.py", Limits(depth=2)) == ["TM101"]
+    assert codes(tmp_path, files, "train.py", Limits(depth=1)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def step(:\n",
+        "\0",
+        "\xff",
+        "def step(model, x, optimizer):\n" + "    x = " + "(" * 300 + ")" * 300,
+        "from train import main as step",
+        "",
+    ],
+    ids=["syntax", "nul", "encoding", "depth", "cycle", "empty"],
+)
+def test_what_cannot_be_read_is_unknown(text: str, tmp_path: Path) -> None:
+    (tmp_path / "steps.py").write_bytes(text.encode("latin-1"))
+    files = {"pyproject.toml": "", "train.py": LOOP.format(imports="from steps import step", call="step")}
+    assert codes(tmp_path, files, "train.py") == []
+
+
+def test_a_link_out_of_the_project_is_not_followed(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    (outside / "steps.py").write_text(STEP, encoding="utf-8")
+    (inside / "steps.py").symlink_to(outside / "steps.py")
+    files = {"pyproject.toml": "", "train.py": LOOP.format(imports="from steps import step", call="step")}
+    assert codes(inside, files, "train.py") == []
+
+
+def test_an_import_above_the_project_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "steps.py").write_text(STEP, encoding="utf-8")
+    files = {"pyproject.toml": "", "train.py": LOOP.format(imports="from ..steps import step", call="step")}
+    assert codes(tmp_path / "inner", files, "train.py") == []
+
+
+def test_a_local_name_hides_the_import(tmp_path: Path) -> None:
+    loop = LOOP.format(imports="from steps import step", call="step").replace("def main(model, loader)", "def main(model, loader, step)")
+    assert codes(tmp_path, {"pyproject.toml": "", "steps.py": STEP, "train.py": loop}, "train.py") == []
+
+
+def test_many_files_that_import_one_another_end(tmp_path: Path) -> None:
+    chain = {f"m{i}.py": f"from m{i + 1} import step\nfrom m{max(i - 1, 0)} import step as other\n" for i in range(40)}
+    files = {"pyproject.toml": "", **chain, "m40.py": STEP, "train.py": LOOP.format(imports="from m0 import step", call="step")}
+    assert codes(tmp_path, files, "train.py") == []  # re-exported more often than anybody does
+
+
+def test_an_outline_knows_what_a_module_defines_and_imports() -> None:
+    text = '''"""Docstring
+def not_this(): pass
+"""
+import a.b, c as d
+if True:
+    from e import f
+try:
+    import g
+except ImportError:
+    g = None
+from . import h
+from ..i import j as k
+@decorated
+class L(M):
+    def method(self): pass
+
+async def n(): pass
+def o(): pass  # last
+'''
+    found = outline("pkg/x.py", ".", text)
+    assert found.definitions.keys() >= {"L", "n", "o"}
+    assert found.definitions["L"] == (13, 16)
+    assert found.imports.items() >= {"a": "a", "d": "c", "f": "e.f", "g": "g", "h": "h", "k": "i.j"}.items()
+    assert found.relative == {"h": (1, "h"), "k": (2, "i.j")}
+    assert found.scope["o"] == "pkg.x.o"
