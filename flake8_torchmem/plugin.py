@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.model import Finding
 
 # Codes of the rules that are off by default: reading them off the rules would import them all at flake8's start-up.
-DEFAULT_OFF: tuple[str, ...] = ("TM107", "TM109", "TM213", "TM215", "TM302", "TM303", "TM306", "TM307", "TM402", "TM403")
+DEFAULT_OFF: tuple[str, ...] = ("TM107", "TM109", "TM213", "TM215", "TM302", "TM303", "TM305", "TM306", "TM307", "TM402", "TM403")
 
 
 class TorchMemPlugin:

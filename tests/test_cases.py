@@ -66,8 +66,8 @@ SPOTS = {
     "TM204": r"=|append|\(|return", "TM205": r"\(.*\)$", "TM206": r"backward", "TM207": r"backward", "TM208": r"\(.*\)$",
     "TM209": r"append|extend|=|register", "TM210": r"cat|stack", "TM211": r"\(|=", "TM212": r"state_dict|model", "TM213": r"append|\[|\(",
     "TM214": r"cache", "TM215": r"append|extend|\[|cat", "TM301": r"load\(", "TM302": r"^\S+\(.*\)$", "TM303": r"^\S+\(.*\)$",
-    "TM304": r"cuda|to\(|device", "TM306": r"\(.*\)$", "TM307": r"=", "TM401": r"empty_cache\(\)$", "TM402": r"empty_cache\(\)$",
-    "TM403": r"^(?:async )?(?:for|while)",
+    "TM304": r"cuda|to\(|device", "TM305": r"cuda|to\(|device", "TM306": r"\(.*\)$", "TM307": r"=", "TM401": r"empty_cache\(\)$",
+    "TM402": r"empty_cache\(\)$", "TM403": r"^(?:async )?(?:for|while)",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def _all(*patterns: str) -> str:
 LOADERS = r"DataLoader|\bbatch_size\s*=|\bfor\b[^\n]*\bin\b[^\n]*(?i:loader|\bdl\b)"
 
 # Rules that look at what the data sets of a loader do, on a device or not.
-READ_DATA_SETS = frozenset({"TM302", "TM307"})
+READ_DATA_SETS = frozenset({"TM302", "TM305", "TM307"})
 
 # Code to a pattern, searched in the text of one function, method or statement of the module.
 WORDS: dict[str, str] = {
@@ -66,12 +66,15 @@ WORDS: dict[str, str] = {
     "TM302": LOADERS,
     "TM303": LOADERS,
     "TM306": r"\b(?:zeros|ones|empty|full|arange|linspace|logspace|eye|rand|randn|randint|randperm|normal)\s*\([^\n]*\.(?:to|cuda)\s*\(",
+    # What becomes a data set, and statements of the module that move something.
+    "TM305": r"\bTensorDataset\b|\bbatch_size\s*=|\bdef __getitem__\b|\A(?!\s*(?:@|class\b|(?:async\s+)?def\b))[\s\S]*\.(?:cuda|to)\b\s*\("
+    r"|\A\w[\w, ]*=\s*\w+\[[^\n]*:",
     "TM304": r"\bnum_workers\s*=[^=]",
     "TM403": r"\bpad_sequence\b|\bpadding\s*=|\bDataCollator\w+\(|ALLOC_CONF|expandable_segments",
     "TM307": r"\bnum_workers\s*=[^=]",
 }
 # Rules about state that several definitions share: what matches is looked at together with its class and what it names.
-WITH_COMPANIONS = frozenset({"TM209"})
+WITH_COMPANIONS = frozenset({"TM209", "TM305"})
 
 
 # A text that has none of these cannot match the pattern, which costs a hundred times what looking for a plain word does.
@@ -91,6 +94,7 @@ LITERALS: dict[str, str] = {
     "TM302": "DataLoader batch_size loader dl Loader",
     "TM303": "DataLoader batch_size loader dl Loader",
     "TM306": ".to .cuda",
+    "TM305": "TensorDataset batch_size __getitem__ .to .cuda [",
     "TM304": "num_workers",
     "TM403": "pad ollator ALLOC_CONF expandable_segments",
     "TM307": "num_workers",

@@ -129,11 +129,11 @@ def many_objects(facts: FileFacts, cls: ir.Class) -> Iterator[ir.Bind]:
         if not isinstance(event, ir.Bind) or not event.place.startswith("self.") or init is None:
             continue
         only = len(facts.bindings.binds(event.place, init)) == 1
-        if only and _holds_objects(facts, event.value, init, event.place) and any(_reads_sample(reader, event.place) for reader in readers):
+        if only and _holds_objects(facts, event.value, init, event.place) and any(reads_sample(reader, event.place) for reader in readers):
             yield event
 
 
-def _reads_sample(function: ir.Function, place: str) -> bool:
+def reads_sample(function: ir.Function, place: str) -> bool:
     """Whether the item that is taken of a place depends on the index that is asked for: there is one for each sample."""
     asked = set(function.params[1:])
     asked |= {bind.place for bind in function.events() if isinstance(bind, ir.Bind) and asked & set(ir.names(bind.value))}
