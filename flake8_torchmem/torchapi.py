@@ -129,11 +129,11 @@ TENSOR_METHODS = frozenset(
         " backward"
     ).split()
 )
-# Methods that nothing else has which can be the key of a cache: arrays cannot.
+# Methods that nothing else has which can be the key of a cache: arrays cannot, sizes have a `numel`.
 OF_TENSORS = frozenset(
     (
         "unsqueeze squeeze permute detach cuda cpu contiguous requires_grad_ dim masked_fill expand repeat_interleave unbind new_zeros"
-        " new_ones backward softmax log_softmax sigmoid relu matmul bmm flatten clone numel"
+        " new_ones backward softmax log_softmax sigmoid relu matmul bmm flatten clone"
     ).split()
 )
 OF_MODULES = frozenset("parameters named_parameters modules named_modules children state_dict buffers named_buffers".split())

@@ -10,6 +10,8 @@ from flake8_torchmem.analysis.memo import memoized
 
 MAX_ALIASES = 8
 NOT_ENGINES = frozenset({"self", "accelerator", "self.accelerator", "fabric", "self.fabric", "super()"})
+# Their wrappers step when they are told to, and clear nothing.
+LIBRARIES = ("torch.", "torch_xla.", "horovod.", "apex.", "fairscale.")
 
 
 class Bindings:
@@ -194,6 +196,26 @@ class Bindings:
         if call.method == "optimizers":
             return False
         return bool(torchapi.OPTIMIZER_FACTORY.search(path)) and not torchapi.looks_like_scheduler(path)
+
+    @memoized
+    def is_wrapped(self, path: str, function: ir.Function) -> bool:
+        """Whether an optimizer was handed to a class out of sight, whose `step` may count turns, or clear as well."""
+        for bind in self.binds(self.canonical(path, function), function):
+            call = bind.value if isinstance(bind.value, ir.Call) else None
+            if call is None or not call.method[:1].isupper() or self.class_named(call.path or "", call.ctx.file) is not None:
+                continue
+            if torchapi.resolve(call.path or "", call.ctx.file.imports).startswith(LIBRARIES):
+                continue
+            given = (node for arg in call.operands for node in (arg.items if isinstance(arg, ir.Seq) else (arg,)))
+            if any(self._is_instance(node, function) for node in given):
+                return True
+        return False
+
+    def _is_instance(self, expr: ir.Expr, function: ir.Function) -> bool:
+        """Whether an expression makes or names an optimizer."""
+        if isinstance(expr, ir.Call):
+            return self.is_optimizer_factory(expr)
+        return isinstance(expr, ir.Name) and torchapi.looks_like_optimizer(expr.path) and "." not in expr.path.removeprefix("self.")
 
     @cached_property
     def zeroed(self) -> set[str]:

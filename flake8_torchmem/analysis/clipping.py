@@ -91,10 +91,26 @@ class Clipping:
         if _unscales_first(clip) or any("unscale" in self.does(event) for event in self.before(clip)) or self._scale_is_known(clip):
             return None
         step = next((step for step in self._next_steps(clip) if _by_scaler(self.facts, self.function, step)), None)
-        if step is None or not self._backward_is_scaled(clip):
+        if step is None or not self._backward_is_scaled(clip) or any(self._may_unscale(event, step) for event in self.before(clip)):
             return None
         unscales = (event for event in self.events if event in self.after(clip) and "unscale" in self.does(event))
         return Misplaced(clip, "scaled", step, next((event for event in unscales if step in self.after(event)), None))
+
+    def _may_unscale(self, event: ir.Event, step: ir.Step) -> bool:
+        """Whether something out of sight gets the optimizer or the scaler in hand after the backward."""
+        if (
+            not isinstance(event, ir.Invoke)
+            or self.facts.bindings.callee(event.call, self.function) is not None
+            or self.does(event) == {"clip"}
+        ):
+            return False
+        scaler = step.call.receiver if step.call is not None else None
+        wanted = {step.owner, scaler.path if isinstance(scaler, ir.Name) else step.owner}
+        cls = self.function.owner
+        inherited = event.call.path == f"self.{event.call.method}" and cls is not None and not self.facts.bindings.complete(cls)
+        if not inherited and not any(isinstance(arg, ir.Name) and arg.path in wanted for arg in event.call.operands):
+            return False
+        return any(event in self.after(other) for other in self.events if "backward" in self.does(other))
 
     def _next_steps(self, clip: ir.Event) -> Iterator[ir.Step]:
         """Steps that follow with no other between."""

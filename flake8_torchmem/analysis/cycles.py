@@ -29,6 +29,14 @@ def creates_graph(facts: FileFacts, function: ir.Function, call: ir.Call) -> boo
     return isinstance(argument, ir.Const) and argument.value is True
 
 
+def handed_in(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:
+    """Whether the loss comes from a caller out of sight, who then has the parameters, and clears them or not."""
+    given = set(ir.names(backward.value))
+    at = facts.evidence.reaching(function).at[backward]
+    of_caller = bool(given) and all(path in function.params and not at.get(path) for path in given)
+    return of_caller and not backward.ctx.loops and not facts.summaries.callers().get(function)
+
+
 def lets_go(event: ir.Event) -> bool:
     """Whether an event breaks the cycle of a tensor and its gradient: zeroing in place does not, `zero_grad` detaches at the least."""
     return isinstance(event, ir.Zero) and (event.call is None or event.call.method not in IN_PLACE)

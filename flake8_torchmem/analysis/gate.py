@@ -272,13 +272,13 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
 
 
 def _context(unit: Unit, chosen: set[Unit]) -> bool:
-    """Small module-level statements that may bind models and optimizers, switch gradients off, or call what was chosen."""
+    """Small module-level statements that may bind or freeze models, bind optimizers, switch gradients off, or call what was chosen."""
     if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT:
         return False
     if not BINDS.search(unit.text):
         name = _number(unit.node)
         return name is not None and any(name in other.text for other in chosen)
-    if isinstance(unit.node, (ast.Assign, ast.AnnAssign)) or torchapi.GRAD_SWITCH in unit.text:
+    if isinstance(unit.node, (ast.Assign, ast.AnnAssign)) or torchapi.GRAD_SWITCH in unit.text or "requires_grad" in unit.text:
         return True
     if isinstance(unit.node, ast.Expr):
         return any(not other.name for other in chosen)

@@ -138,7 +138,8 @@ class Explorer:
             return
         owner = self.owners.owner(event.owner, frame)
         closure = self.closure(event, frame)
-        if owner in self.bindings.engines or (event.closure and closure is None):
+        unseen = self.bindings.is_wrapped(event.owner, frame.function)
+        if owner in self.bindings.engines or unseen or (event.closure and closure is None):
             yield replace(typestate.forget(state, owner), claimed=True, ready=())
             return
         states: Iterable[State] = (state,)

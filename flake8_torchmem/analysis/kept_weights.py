@@ -42,10 +42,15 @@ def kept_by_objects(facts: FileFacts, snapshots: Snapshots) -> Iterator[Kept]:
         if function.name == "__init__":
             if restored is not None and STARTS.search(name) and not any(_is_alias(bind.value) for bind in others):
                 yield Kept(held, restored)
-        elif (BEST.search(name) and isinstance(held.origin, ir.Bind) and _goes_on(snapshots, held)) or (
-            restored is not None and _overwritten(snapshots, held)
-        ):
+            continue
+        kept = _is_best(held) and _goes_on(snapshots, held)
+        if _overwritten(snapshots, held) or kept if restored is not None else kept and not _handed_on(facts, snapshots, held):
             yield Kept(held, restored)
+
+
+def _is_best(held: Held) -> bool:
+    """Whether an assignment says by its name that the weights are to stay as they are."""
+    return bool(BEST.search(torchapi.last(held.place))) and isinstance(held.origin, ir.Bind)
 
 
 def _bound_in(facts: FileFacts, cls: ir.Class, place: str) -> Iterator[ir.Bind]:
@@ -82,8 +87,20 @@ def _goes_on(snapshots: Snapshots, held: Held) -> bool:
     state = Held(held.origin, held.module, held.place)
     if any(snapshots.changes(event, state, frozenset({state})) for event in snapshots.function.events()):
         return any(other.origin is held.origin and other.changed is not None for other in snapshots.exit)
-    saved = any(saves(event, held) for event in snapshots.function.events())
-    return bool(held.origin.ctx.conds) and not saved
+    return bool(held.origin.ctx.conds)
+
+
+def _handed_on(facts: FileFacts, snapshots: Snapshots, held: Held) -> bool:
+    """Whether the method gives the weights to another at once, or calls one that reads them: that may write them to a file."""
+    if any(saves(event, held) for event in snapshots.function.events()):
+        return True
+    for event in facts.calls(snapshots.function):
+        callee = facts.bindings.callee(event.call, snapshots.function)
+        reads = (path for inner in callee.events() for path in ir.reads(inner)) if callee is not None else ()
+        given = (path for arg in event.call.operands for path in ir.names(arg))
+        if any(path != "self" and overlap(path, held.origin.place) for path in (*given, *reads)):
+            return True
+    return False
 
 
 def _overwritten(snapshots: Snapshots, held: Held) -> bool:

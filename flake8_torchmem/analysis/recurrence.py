@@ -107,7 +107,9 @@ class Recurrence:
         for loop in reversed(event.ctx.loops):
             backward = next((other for other in self._backwards(loop) if self._goes_through(other, event, made)), None)
             if backward is not None:
-                return self._found(event, state, backward) if self._survives(event, state, made, loop) else None
+                if not self._survives(event, state, made, loop) or (retains(backward) and self._sums_up(loop)):
+                    return None
+                return self._found(event, state, backward)
             if self.facts.effect_in(loop, self.function, "backward"):
                 return None
         loop = next((loop for loop in event.ctx.loops if goes_over_data(self.facts, loop, self.function)), event.ctx.loops[0])
@@ -138,8 +140,15 @@ class Recurrence:
                     return True
         return any(isinstance(event, ir.Invoke) and event.call.method == "detach_" for event in self.function.events())
 
+    def _sums_up(self, loop: ir.Loop) -> bool:
+        """Whether steps come only after the loop: what each time step's retained backward adds is the sum's gradient, as it should be."""
+        inside = self.facts.effect_in(loop, self.function, "step")
+        around = loop.parent is not None and self.facts.effect_in(loop.parent, self.function, "step")
+        return around and not inside
+
     def _found(self, event: ir.Invoke, state: str, backward: ir.Backward) -> Carried:
-        steps = [other for other in self.function.events() if isinstance(other, ir.Step) and other.ctx.loops[:1] == backward.ctx.loops[:1]]
+        around = backward.ctx.loops[-1:]
+        steps = [other for other in self.function.events() if isinstance(other, ir.Step) and set(around) <= set(other.ctx.loops)]
         return Carried(event, state, backward, bool(steps))
 
     def _is_state(self, event: ir.Invoke, state: str) -> bool:
@@ -213,6 +222,12 @@ class Recurrence:
         if needs_gradients(facts, function) or proves_no_grad(facts, function) or returns_graph(facts, function):
             return False
         return evaluates(facts, loop, function)
+
+
+def retains(backward: ir.Backward) -> bool:
+    """Whether a backward keeps its graph, as written."""
+    value = backward.call.kwargs.get("retain_graph")
+    return isinstance(value, ir.Const) and value.value is True
 
 
 def _related(path: str, other: str) -> bool:

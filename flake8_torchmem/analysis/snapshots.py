@@ -318,7 +318,7 @@ def _is_read(event: ir.Event, held: Held) -> bool:
     receiver = call.receiver
     if isinstance(receiver, ir.Name) and receiver.path == held.place and call.method in READS_PARTS:
         return True
-    return any(overlap(path, held.place) for arg in call.operands for path in carriers(arg))
+    return any(path != "self" and overlap(path, held.place) for arg in call.operands for path in carriers(arg))
 
 
 def saves(event: ir.Event, held: Held) -> bool:

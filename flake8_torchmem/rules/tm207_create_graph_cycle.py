@@ -53,7 +53,7 @@ def train(model, loader, optimizer, criterion):
   or in another method: a second-order optimizer's ordinary loop
 - `torch.autograd.grad(..., create_graph=True)`, which stores nothing in `.grad`
 - an argument that is passed through (`create_graph=second_order`)
-- one backward at the top level of a script; engines that clear by themselves
+- one backward at the top level of a script; a loss that callers elsewhere hand in; engines that clear by themselves
 
 ## Fix safety
 
@@ -71,7 +71,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.cycles import cleared_somewhere, creates_graph, fresh_model, leaf_inputs
+from flake8_torchmem.analysis.cycles import cleared_somewhere, creates_graph, fresh_model, handed_in, leaf_inputs
 from flake8_torchmem.analysis.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -108,7 +108,7 @@ def _kept(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> Rep
         message = f"`{place}` and `{place}.grad` refer to each other through the graph: those of every {each} stay in memory"
         help_ = f"take the gradient with `torch.autograd.grad(..., {place}, create_graph=True)`, or set `{place}.grad = None` after use"
         return Report(backward.site, message, help_)
-    if function.name == "<module>" and not backward.ctx.loops:
+    if (function.name == "<module>" and not backward.ctx.loops) or handed_in(facts, function, backward):
         return None
     if not cleared_somewhere(facts, function):
         message = (

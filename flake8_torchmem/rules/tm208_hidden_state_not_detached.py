@@ -52,7 +52,7 @@ def train(model, loader, optimizer, criterion):
 
 - states that are detached, by `detach`, `.data` or a helper, or that start anew in every batch
 - loops over time steps whose batch starts with a new state and is back-propagated as a whole
-- roll-outs with one backward after the loop, and everything under `no_grad`
+- roll-outs with one backward after the loop, or a retained one per time step and one step; everything under `no_grad`
 - `forward` itself, and models that detach inside it
 
 ## Fix safety
@@ -72,8 +72,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.recurrence import Carried, Recurrence
+from flake8_torchmem.analysis.recurrence import Carried, Recurrence, retains
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -105,16 +104,11 @@ def check(facts: FileFacts) -> Iterator[Report]:
 def _consequence(carried: Carried) -> str:
     if carried.backward is None:
         return "takes its graph from turn to turn: the activations of all turns are kept"
-    if not _retains(carried.backward):
+    if not retains(carried.backward):
         return "hangs on the graph of the turn before: the backward in line {0} goes through that a second time and raises"
     if carried.steps:
         return "hangs on the graph of the turn before, whose weights the step has changed in place: the backward in line {0} raises"
     return "takes its graph from turn to turn: the backward in line {0} retains and goes through all turns so far"
-
-
-def _retains(backward: ir.Backward) -> bool:
-    value = backward.call.kwargs.get("retain_graph")
-    return isinstance(value, ir.Const) and value.value is True
 
 
 def _help(carried: Carried) -> str:
