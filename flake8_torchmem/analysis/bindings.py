@@ -114,6 +114,18 @@ class Bindings:
         methods = [*self.methods(cls), *(method for other in derived for method in other.methods.values())]
         return [method for method in dict.fromkeys(methods) if method is not function]
 
+    def overriding(self, call: ir.Call, function: ir.Function) -> list[ir.Function]:
+        """The methods of derived classes that a call on `self` may run."""
+        head, _, name = (call.path or "").partition(".")
+        cls = class_around(function) if head == "self" and "." not in name else None
+        if cls is None:
+            return []
+        return [
+            other.methods[name]
+            for other in self.program.classes.values()
+            if name in other.methods and other is not cls and cls in self.lineage(other)
+        ]
+
     def method(self, cls: ir.Class, name: str) -> ir.Function | None:
         """A method by name, looked up through the bases that are in sight."""
         return next((base.methods[name] for base in self.lineage(cls) if name in base.methods), None)

@@ -113,12 +113,13 @@ class Summaries:
 
     @memoized
     def callers(self) -> dict[ir.Function, list[tuple[ir.Function, ir.Call]]]:
-        """Who calls a function, and where, as far as the file shows."""
+        """Who calls a function, and where, as far as can be seen; a call on `self` may be of what derived classes make of the method."""
         found: dict[ir.Function, list[tuple[ir.Function, ir.Call]]] = {}
         for function in self.bindings.program.all_functions():
             for event in function.events():
                 call = event.call if isinstance(event, (ir.Invoke, ir.Step, ir.Backward)) else None
                 callee = self.bindings.callee(call, function) if call else None
-                if callee is not None and call is not None:
-                    found.setdefault(callee, []).append((function, call))
+                called = {callee, *self.bindings.overriding(call, function)} if call else set()
+                for each in called - {None}:
+                    found.setdefault(each, []).append((function, call))  # type: ignore[arg-type]
         return found
