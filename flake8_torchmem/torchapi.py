@@ -50,7 +50,9 @@ EVAL_NAME = re.compile(
     r"|extract|generate|sample|translate|embed)(?:$|_)"
 )
 BATCH_METHOD = re.compile(
-    r"^(?:training_step|train_step|train_batch|fit_batch|training_batch|train_on_batch|train_one_batch|optimize_parameters|compute_loss|on_\w*batch_end|\w*_batch_end)$"
+    r"^_?(?:train(?:ing)?_(?:step|batch|minibatch|iter|iteration)|training_step_end|train_step_single|fit_(?:batch|step)|train_on_batch"
+    r"|train_one_(?:batch|step|iter)|optimize_parameters|compute_loss|handle_batch|process_batch|run_step|after_(?:train_iter|batch|loss|pred)"
+    r"|on_\w*batch_(?:start|end)|\w*_batch_end)$"
 )
 EVALUATION_STEPS = frozenset({"validation_step", "test_step", "predict_step"})
 ENGINE_GUARDED = EVALUATION_STEPS | {"validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"}

@@ -7,6 +7,7 @@ from functools import cached_property
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.memo import memoized
+from flake8_torchmem.analysis.objects import class_at, path_of
 
 MAX_ALIASES = 8
 NOT_ENGINES = frozenset({"self", "accelerator", "self.accelerator", "fabric", "self.fabric", "super()"})
@@ -78,15 +79,8 @@ class Bindings:
 
     @memoized
     def class_of(self, path: str, function: ir.Function) -> ir.Class | None:
-        """The in-file class of the object at a path, when it is built in sight."""
-        if path == "self":
-            return class_around(function)
-        for bind in self.binds(path, function):
-            for node in ir.walk(bind.value):
-                cls = self.class_named(node.path, node.ctx.file) if isinstance(node, ir.Call) and node.path else None
-                if cls is not None:
-                    return cls
-        return None
+        """The class of the object at a path, when that is in sight."""
+        return class_around(function) if path == "self" else class_at(self, path, function)
 
     def class_named(self, path: str, file: ir.File) -> ir.Class | None:
         """The class that a name means in a file."""
@@ -148,7 +142,8 @@ class Bindings:
 
     def callee(self, call: ir.Call, function: ir.Function) -> ir.Function | None:
         """The in-file function that a call runs, if that is certain."""
-        return self.function_at(call.path, function) if call.path else None
+        path = path_of(call.func)
+        return self.function_at(path, function) if path else None
 
     @memoized
     def function_at(self, path: str, function: ir.Function) -> ir.Function | None:
@@ -160,7 +155,8 @@ class Bindings:
         base, _, name = path.rpartition(".")
         if base:
             cls = self.class_of(base, function) or self._only_class_with(name, base)
-            return self.method(cls, name) if cls else None
+            method = self.method(cls, name) if cls else None
+            return method or self._called(path, function)
         scope: ir.Function | None = function
         while scope is not None:
             if name in scope.nested:
@@ -170,6 +166,10 @@ class Bindings:
             scope = scope.parent
         if name in self.program.functions:
             return self.program.functions[name]
+        return self._called(path, function)
+
+    def _called(self, path: str, function: ir.Function) -> ir.Function | None:
+        """What runs when an object of a class in sight is called."""
         cls = self.class_of(path, function)
         return self.method(cls, "__call__") or self.method(cls, "forward") if cls else None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evaluation import evaluates
-from flake8_torchmem.analysis.evidence import carriers, direct
+from flake8_torchmem.analysis.evidence import carriers, direct, type_tested
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def _storing(facts: FileFacts, method: ir.Function, param: str) -> ir.Store | No
         if not isinstance(event, ir.Store) or event.kind not in STORES or not event.place.startswith("self."):
             continue
         plain = param in set(carriers(event.value)) and not at[event].get(param)
+        if any(param in type_tested(cond) for cond, _, _ in event.ctx.conds):
+            continue  # tensors and numbers go ways of their own
         emptied = any(isinstance(other, ir.Clear) and other.place == event.place for other in method.events())
         if plain and not emptied and event.ctx.grad is ir.Grad.ON and facts.values(method).at(event.value, event) is Kind.UNKNOWN:
             return event
@@ -150,7 +152,7 @@ def _drops(event: ir.Event, name: str) -> bool:
 def _repeats(facts: FileFacts, function: ir.Function, event: ir.Event, place: str) -> bool:
     """Whether the event comes again with every batch, and what it writes to outlives the turn."""
     if not event.ctx.loops:
-        return facts.lifetimes(function).per_batch() and place.startswith("self.")
+        return facts.turn(function) is not None and place.startswith("self.")
     loops = facts.lifetimes(function).unreset(event, paths.root(place) if not place.startswith("self.") else place)
     if facts.guarded_by_callers(function) or function.name == "forward":
         return False
@@ -169,7 +171,8 @@ def _unused(facts: FileFacts, function: ir.Function, place: str, value: ir.Expr,
 def _backpropagated(facts: FileFacts, function: ir.Function, value: ir.Expr) -> bool:
     """Whether a backward of the function, or Lightning's, goes through what the value is made of."""
     feeding = facts.evidence.feeds_backward(function)
-    return bool(torchapi.BATCH_METHOD.match(function.name)) or any(path in feeding for path in direct(value))
+    turn = facts.turn(function)
+    return (turn is not None and turn.trains) or any(path in feeding for path in direct(value))
 
 
 def epoch_end(facts: FileFacts) -> Iterator[tuple[ir.Site, str]]:

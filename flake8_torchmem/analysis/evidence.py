@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.bindings import Bindings
+from flake8_torchmem.analysis.frameworks import returned_losses
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.reaching import Reaching
 
@@ -17,6 +18,7 @@ WEIGHT_NAME = re.compile(r"lambda|weight|coef|alpha|beta|gamma|scale|ratio|^w_|_
 # A plain `loss` beside the one that is back-propagated is the number for the log.
 FOR_THE_LOG = re.compile(r"^loss$|log|item|val|dict|info|stat|record|scalar|num|display|s$", re.I)
 ENDS_GRAPH = torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS
+TYPE_TESTS = frozenset({"isinstance", "hasattr", "is_tensor", "issubclass", "callable", "isscalar"})
 CARRIES_PARTS = frozenset({"+", "-", "*", "/", "neg", "pos", "@", "**", "and", "or", "if"})
 
 
@@ -39,9 +41,21 @@ def carriers(expr: ir.Expr) -> Iterator[str]:
         elif isinstance(node, ir.Op) and (node.op in ir.COMPARISONS or node.op == "format"):
             continue
         elif isinstance(node, ir.Op) and node.op == "if":
-            pending.extend(node.args[1:])
+            pending.extend(arms(node))
         else:
             pending.extend(ir.parts(node))
+
+
+def arms(expr: ir.Op) -> list[ir.Expr]:
+    """What a conditional expression may give; `x.item() if torch.is_tensor(x) else x` gives no tensor `x`."""
+    sorted_out = type_tested(expr.args[0])
+    return [arm for arm in expr.args[1:] if not (isinstance(arm, ir.Name) and arm.path in sorted_out)] or list(expr.args[1:])
+
+
+def type_tested(test: ir.Expr) -> set[str]:
+    """Paths whose type a test asks for."""
+    calls = (node for node in ir.walk(test) if isinstance(node, ir.Call) and node.method in TYPE_TESTS and node.args)
+    return {call.args[0].path for call in calls if isinstance(call.args[0], ir.Name)}
 
 
 class Evidence:
@@ -183,6 +197,7 @@ class Evidence:
                 sources.setdefault(event.place, set()).update(carriers(event.value))
             elif isinstance(event, ir.Invoke):
                 found.update(self._given_to_backward(event.call, function))
+        found.update(path for _, loss in returned_losses(self.bindings, function) for path in carriers(loss))
         pending = list(found)
         while pending:
             path = pending.pop()
@@ -206,13 +221,9 @@ class Evidence:
 
     def _mark(self, function: ir.Function) -> set[ir.Bind]:
         at = self.reaching(function).at
-        pending = [
-            bind
-            for event in function.events()
-            if isinstance(event, ir.Backward)
-            for path in direct(event.value)
-            for bind in at[event].get(path, ())
-        ]
+        roots: list[tuple[ir.Event, ir.Expr]] = [(event, event.value) for event in function.events() if isinstance(event, ir.Backward)]
+        roots += returned_losses(self.bindings, function)
+        pending = [bind for event, value in roots for path in direct(value) for bind in at[event].get(path, ())]
         marked = set(pending)
         binds = [event for event in function.events() if isinstance(event, ir.Bind)]
         while pending:

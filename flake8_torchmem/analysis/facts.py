@@ -20,6 +20,7 @@ from flake8_torchmem.analysis.periods import Periods
 from flake8_torchmem.analysis.placement import Placement
 from flake8_torchmem.analysis.reductions import Reductions
 from flake8_torchmem.analysis.summaries import Summaries
+from flake8_torchmem.analysis.turns import Turn, turn_around
 from flake8_torchmem.analysis.values import Values
 from flake8_torchmem.analysis.windows import Window, Windows
 
@@ -61,7 +62,12 @@ class FileFacts:
     @memoized
     def lifetimes(self, function: ir.Function) -> Lifetimes:
         """The lifetimes of a function."""
-        return Lifetimes(function, self.evidence)
+        return Lifetimes(function, self.evidence, self.turn(function))
+
+    @memoized
+    def turn(self, function: ir.Function) -> Turn | None:
+        """The turn of a loop elsewhere that a function is called in."""
+        return turn_around(self, function)
 
     @memoized
     def placement(self, function: ir.Function) -> Placement:

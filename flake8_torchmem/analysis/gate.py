@@ -22,6 +22,7 @@ MAX_CALLER = 40_000
 MAX_CALLEES = 40_000
 MAX_TURN = 2_500
 MAX_METHOD = 12_000
+MAX_CALL = 1_000
 MAX_CLASS_LINES = 250
 MAX_DEPTH = 120
 # `a + a + ...` nests to the left only, which costs less.
@@ -249,6 +250,8 @@ def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
         return False
     if unit.cls is None:
         return unit.name in names
+    if unit.name == "__call__" and len(unit.text) < MAX_CALL and GROWTH.search(unit.text):
+        return True
     if unit.name == "__init__":
         return unit.cls in classes or (unit.cls.name in names and "requires_grad" in unit.text)
     return unit.name != "forward" and unit.name in names and (unit.cls in classes or unit.cls.name in names or len(unit.text) < 2_000)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, carriers
+from flake8_torchmem.analysis.turns import Turn, backpropagates
 
 CONCATENATES = frozenset({"cat", "concat", "concatenate", "hstack", "vstack"})
 GROWING_CONTAINERS = frozenset({"dict", "list", "defaultdict", "OrderedDict", "set", "Counter"})
@@ -39,12 +39,14 @@ class Lifetimes:
     Args:
         function: where to look.
         evidence: about the program.
+        turn: of the loop around the function's calls, where that is in sight or known.
     """
 
-    def __init__(self, function: ir.Function, evidence: Evidence) -> None:
+    def __init__(self, function: ir.Function, evidence: Evidence, turn: Turn | None) -> None:
         self.function = function
         self.evidence = evidence
         self.bindings = evidence.bindings
+        self.turn = turn
 
     def growths(self) -> Iterator[Growth]:
         """All places that grow, by any kind of store."""
@@ -117,17 +119,28 @@ class Lifetimes:
         return replace(growth, loops=()) if state else growth
 
     def _outlives_call(self, place: str) -> bool:
-        """Whether an attribute grows with every call: nothing in the function empties it."""
-        if not place.startswith("self.") or not self.per_batch():
+        """Whether an attribute, or a variable from around, grows with every call: nothing in the same turn empties it."""
+        if self.turn is None or not (place.startswith("self.") or self._from_around(place)):
             return False
-        return not any(empties(event, place) for event in self.function.events())
+        return not any(empties(event, place) for event in (*self.function.events(), *self.turn.events))
+
+    def _from_around(self, place: str) -> bool:
+        """Whether a variable belongs to a function around this one, or to the module."""
+        root = paths.root(place)
+        if root in self.function.locals:
+            return False
+        scope = self.function.parent
+        while scope is not None:
+            if root in scope.locals:
+                return scope.name != self.function.name and root not in scope.params
+            scope = scope.parent
+        return root not in self.function.file.imports
 
     def per_batch(self) -> bool:
         """Whether the function is the body of a loop that lies elsewhere: by name, or it back-propagates outside of any loop."""
-        if torchapi.BATCH_METHOD.match(self.function.name) or self.function.name in torchapi.EVALUATION_STEPS:
+        if frameworks.calls_per_batch(self.bindings, self.function):
             return True
-        trains = any(isinstance(event, ir.Backward) and not event.ctx.loops for event in self.function.events())
-        return trains and self.function.owner is not None and self.function.name != "__init__"
+        return backpropagates(self.function) and self.function.owner is not None and self.function.name != "__init__"
 
     def _keyed(self, key: ir.Expr, loops: tuple[ir.Loop, ...]) -> tuple[ir.Loop, ...]:
         """The loop that makes new keys, if it is the innermost one: keys of an inner loop come again."""

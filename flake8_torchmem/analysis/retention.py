@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evaluation import evaluates, forwards, goes_over_data, needs_gradients
-from flake8_torchmem.analysis.evidence import carriers
+from flake8_torchmem.analysis.evidence import carriers, type_tested
 from flake8_torchmem.analysis.lifetime import Growth
 from flake8_torchmem.analysis.values import Kind
 
@@ -46,7 +45,8 @@ def _carries_graph(facts: FileFacts, function: ir.Function, growth: Growth) -> b
 def _trained(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
     """Whether a loop (or per-batch method) that grows the place back-propagates in the same turn."""
     if not growth.loops:
-        return any(isinstance(event, ir.Backward) for event in function.events()) or bool(torchapi.BATCH_METHOD.match(function.name))
+        turn = facts.turn(function)
+        return any(isinstance(event, ir.Backward) for event in function.events()) or (turn is not None and turn.trains)
     training = [loop for loop in growth.loops if facts.effect_in(loop, function, "backward")]
     if not training:
         return False
@@ -80,6 +80,8 @@ def accumulates(facts: FileFacts, method: ir.Function, param: str) -> bool:
     for growth in facts.lifetimes(method).sums():
         if not growth.place.startswith("self.") or growth.event.ctx.grad is not ir.Grad.ON:
             continue
+        if any(param in type_tested(cond) for cond, _, _ in growth.event.ctx.conds):
+            continue  # tensors and numbers go ways of their own
         if any(path == param and not at[growth.event].get(param) for path in carriers(growth.value)):
             return True
     return False

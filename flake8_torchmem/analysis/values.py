@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from enum import Enum
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.evidence import Evidence, is_leaf
+from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.evidence import Evidence, arms, is_leaf
 from flake8_torchmem.analysis.ir import Grad
 from flake8_torchmem.analysis.reaching import Env, Reaching
 
@@ -93,7 +93,7 @@ class Values:
     def _path(self, path: str, env: Env, ctx: ir.Context) -> Kind:
         binds = env.get(path)
         if binds:
-            return join(self.bound(bind) for bind in binds)
+            return self._any_of(binds)
         if path in self.args:
             return self.args[path]
         base, separator, name = path.rpartition(".")
@@ -105,6 +105,14 @@ class Values:
             return Kind.MODULE if self.evidence.is_module(path, self.function) else Kind.UNKNOWN
         kind = self._attribute(self._path(base, env, ctx), name)
         return Kind.MODULE if kind is Kind.UNKNOWN and self.evidence.is_module(path, self.function) else kind
+
+    def _any_of(self, binds: frozenset[ir.Bind]) -> Kind:
+        """The kind of what several paths gave a place: with graph, if one of them did and none of the others converts it."""
+        kinds = {bind: self.bound(bind) for bind in binds}
+        converted = any(kind in PLAIN and _reads(bind.value, bind.place) for bind, kind in kinds.items())
+        if Kind.GRAPH in kinds.values() and not converted and set(kinds.values()) <= {Kind.GRAPH, *PLAIN}:
+            return Kind.GRAPH
+        return join(kinds.values())
 
     def _attribute(self, base: Kind, name: str) -> Kind:
         if base in (Kind.MODULE, Kind.UNKNOWN):
@@ -136,7 +144,7 @@ class Values:
         if expr.op in ir.BOOLEAN:
             return join(self.kind(arg, env, ctx) for arg in expr.args)
         if expr.op == "if":
-            return join(self.kind(arg, env, ctx) for arg in expr.args[1:])
+            return join(self.kind(arm, env, ctx) for arm in arms(expr))
         return recorded(combine(self.kind(arg, env, ctx) for arg in expr.args), ctx.grad)
 
     def _item(self, expr: ir.Item, env: Env, ctx: ir.Context) -> Kind:
@@ -240,6 +248,10 @@ class Values:
                     value = value.items[index]
                 kinds.append(self.at(value, event) if event.kind == "return" else Kind.UNKNOWN)
         return join(kinds) if kinds else Kind.CONST
+
+
+def _reads(value: ir.Expr, place: str) -> bool:
+    return any(place in paths.prefixes(path) for path in ir.names(value))
 
 
 def recorded(kind: Kind, grad: Grad) -> Kind:

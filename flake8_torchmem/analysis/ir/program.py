@@ -40,7 +40,7 @@ class Function:
     """A function, method, nested function or lambda (`<lambda 1>`), or the module body (`name` is `<module>`).
 
     `mark` is its `def` statement, or the statement that a lambda stands in. `managers`: what its `with` statements enter.
-    `annotations`: by parameter, of functions with decorators.
+    `annotations`: by parameter.
     """
 
     name: str
