@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-OPTIMIZER_NAME = re.compile(r"optim(?!ized|ization|ize_|ize$|al)|solver|(?:^|_)opts?(?:$|_|[A-Z0-9])|[a-z]Opt(?:$|_|[A-Z])")
+OPTIMIZER_NAME = re.compile(
+    r"^(?:\w+_)?(?:adam|adamw|sgd|rmsprop|adagrad)(?:_[a-z0-9])?$|optim(?!ized|ization|ize_|ize$|al)|solver|(?:^|_)opts?(?:$|_|[A-Z0-9])|[a-z]Opt(?:$|_|[A-Z])"
+)
 OPTIMIZER_GROUP = re.compile(r"^(?:optims|optimizers|optimisers|opts)$")
 NOT_OPTIMIZER_NAME = re.compile(r"sched|_lr$|^lr_|option|config|cfg|args|params|steps?$|state|name|wd_|class|cls", re.I)
 ENGINE_NAME = re.compile(

@@ -8,13 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
+MAX_CALLS = 2
+# Methods of models that are forwards by another name. A plain `encode` or `generate` often guards itself.
+RUNS_MODEL = re.compile(
+    r"^(?:forward_\w+|encode_(?:image|text|audio|video)\w*|extract_features?|get_(?:image|text|audio|video)_features|get_intermediate_layers)$"
+)
 PREDICTOR = re.compile(r"Predict|Inferen|Infer(?:er)?$|Detector|Extractor|Embedder")
 EVALUATION_DATA = re.compile(r"(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|loader|dataloader|set|dl|data)", re.I)
 TRAINS_BY_NAME = re.compile(r"train|fit|update|learn|optimi|step|loss|forward", re.I)
@@ -138,9 +143,35 @@ def forwards(facts: FileFacts, function: ir.Function, guarded: bool = False) -> 
         if callee is not None and (callee.grad is not ir.Grad.ON or callee.name not in ("forward", "__call__")):
             continue
         receiver = call.receiver
-        is_forward = call.method == "forward" and receiver is not None and values.kind(receiver, env, call.ctx) is Kind.MODULE
+        named = call.method == "forward" or RUNS_MODEL.match(call.method)
+        is_forward = named and receiver is not None and values.kind(receiver, env, call.ctx) is Kind.MODULE
         if is_forward or values.kind(call.func, env, call.ctx) is Kind.MODULE:
             yield event
+
+
+def runs(facts: FileFacts, function: ir.Function) -> Iterator[ir.Invoke]:
+    """Forwards with gradients on, and calls of helpers in sight that run one for the batch that they are given."""
+    direct = set(forwards(facts, function))
+    for event in facts.calls(function):
+        if event in direct:
+            yield event
+        elif event.ctx.grad is ir.Grad.ON:
+            callee = facts.bindings.callee(event.call, function)
+            if callee is not None and callee is not function and _runs_for_batch(facts, callee):
+                yield event
+
+
+def _runs_for_batch(facts: FileFacts, helper: ir.Function, calls: int = MAX_CALLS) -> bool:
+    """Whether a helper runs a model on what it is given, with gradients on unless its caller guards, and takes no gradient itself."""
+    own = helper.name in ("forward", "__call__", "__init__") or helper.grad is not ir.Grad.ON
+    if own or facts.summaries.effects(helper) or takes_gradients(facts, helper) or proves_no_grad(facts, helper):
+        return False
+    if any(goes_over_data(facts, loop, helper) or evaluates(facts, loop, helper) for loop in helper.loops):
+        return False
+    if any(True for _ in forwards(facts, helper)):
+        return True
+    inner = (facts.bindings.callee(event.call, helper) for event in facts.calls(helper) if event.ctx.grad is ir.Grad.ON)
+    return calls > 0 and any(callee is not None and _runs_for_batch(facts, callee, calls - 1) for callee in inner)
 
 
 def proves_no_grad(facts: FileFacts, function: ir.Function) -> bool:
@@ -171,6 +202,31 @@ def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> boo
     return named and bool(running)
 
 
+def evaluates_once(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+    """Whether a function in eval mode runs one forward over all data, called from a loop that trains, and returns no graph."""
+    if not torchapi.EVAL_NAME.search(function.name) or forward.ctx.loops or is_unit_test(function) or facts.summaries.effects(function):
+        return False
+    training = any(
+        facts.effect_in(loop, caller, "backward") for caller, call in facts.summaries.callers().get(function, ()) for loop in call.ctx.loops
+    )
+    return training and _mode(function, lambda event: event is forward) and _returns_plain(facts, function)
+
+
+def evaluates_for_engine(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+    """Whether a framework that does not guard calls the function with every batch of an evaluation."""
+    if forward.ctx.loops or facts.summaries.effects(function):
+        return False
+    if frameworks.is_process_function(facts.bindings, function):
+        return _mode(function, lambda event: event is forward)
+    bases = function.owner.bases if function.owner is not None else ()
+    return function.name == "prediction_step" and any(base.startswith(("transformers", "trl")) for base in bases)
+
+
+def _returns_plain(facts: FileFacts, function: ir.Function) -> bool:
+    values = facts.values(function)
+    return all(values.at(event.value, event) in PLAIN for event in function.events() if isinstance(event, ir.Return))
+
+
 def predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a method predicts one batch per call, with a model that its class keeps in eval mode, and returns no graph."""
     cls = function.owner
@@ -185,9 +241,7 @@ def predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invok
     )
     if not always and not _mode(function, lambda event: event is forward):
         return False
-    values = facts.values(function)
-    returned = [event for event in function.events() if isinstance(event, ir.Return)]
-    return all(values.at(event.value, event) in PLAIN for event in returned)
+    return _returns_plain(facts, function)
 
 
 def _wants_gradient(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
@@ -198,13 +252,19 @@ def _wants_gradient(facts: FileFacts, function: ir.Function, event: ir.Invoke) -
     return facts.values(function).at(receiver, event) is not Kind.MODULE
 
 
+def takes_gradients(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether the function takes gradients of something: by `autograd.grad`, or of an input that it asks them for."""
+    for event in facts.calls(function):
+        path = facts.evidence.resolve(event.call.path or "", function)
+        if path in ("torch.autograd.grad", "autograd.grad") or _wants_gradient(facts, function, event):
+            return True
+    return False
+
+
 def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
     """Whether gradients are taken of something: of the input, by `autograd.grad`, or by a caller that trains on the result."""
-    for event in function.events():
-        if isinstance(event, ir.Invoke):
-            path = facts.evidence.resolve(event.call.path or "", function)
-            if path in ("torch.autograd.grad", "autograd.grad") or _wants_gradient(facts, function, event):
-                return True
+    if takes_gradients(facts, function):
+        return True
     returns = any(
         isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
     )

@@ -144,6 +144,8 @@ class Evidence:
         if path in self._used_as_module:
             return True
         last = torchapi.last(path)
+        if path.endswith("[*]"):
+            last = last.removesuffix("s")  # one of the `models`
         if any(full.startswith(OTHER_FRAMEWORKS) for full in function.file.imports.values()):
             return False
         partial = any(isinstance(bind.value, ir.Call) and bind.value.method == "partial" for bind in self.bindings.binds(path, function))

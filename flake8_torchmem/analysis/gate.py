@@ -23,6 +23,7 @@ MAX_CALLEES = 40_000
 MAX_TURN = 2_500
 MAX_METHOD = 12_000
 MAX_CALL = 1_000
+MAX_HELPER = 400
 MAX_CLASS_LINES = 250
 MAX_DEPTH = 120
 # `a + a + ...` nests to the left only, which costs less.
@@ -228,14 +229,14 @@ def _callers(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
 
 
 def _callees(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
-    """In-file functions, own methods, and methods of classes that are built here; what they call only where it trains."""
+    """In-file functions, own methods, and methods of classes that are built here; what they call only where it is short or trains."""
     found: set[Unit] = set()
     frontier, budget = set(chosen), MAX_CALLEES
     for hop in range(2):
         names = {name for unit in frontier for name in _called(unit)}
         classes = {unit.cls for unit in frontier if unit.cls}
         reached = [unit for unit in units if unit not in chosen and unit not in found and _is_callee(unit, names, classes)]
-        reached = reached if hop == 0 else [unit for unit in reached if TRAINING.search(unit.text)]
+        reached = reached if hop == 0 else [unit for unit in reached if len(unit.text) < MAX_HELPER or TRAINING.search(unit.text)]
         frontier = set()
         for unit in sorted(reached, key=lambda unit: len(unit.text)):
             budget -= len(unit.text)

@@ -81,7 +81,9 @@ class Lifetimes:
             delta = event.delta if event.kind == "augment" else added(event.place, event.value)
             if isinstance(delta, ir.Seq) and delta.kind == "list":
                 return Growth(event, event.place, delta, "extend", self.unreset(event, event.place))
-            if delta is not None and isinstance(event.value, ir.Op) and event.value.op in ("+", "-"):
+            if delta is not None and (
+                isinstance(event.value, ir.Call) or (isinstance(event.value, ir.Op) and event.value.op in ("+", "-"))
+            ):
                 return Growth(event, event.place, delta, "sum", self.unreset(event, event.place))
         return None
 
@@ -143,12 +145,15 @@ class Lifetimes:
         return backpropagates(self.function) and self.function.owner is not None and self.function.name != "__init__"
 
     def _keyed(self, key: ir.Expr, loops: tuple[ir.Loop, ...]) -> tuple[ir.Loop, ...]:
-        """The loop that makes new keys, if it is the innermost one: keys of an inner loop come again."""
+        """The loop that makes new keys, and those around it where it goes over samples of their batches; other keys come again."""
         roots = {paths.root(path) for path in ir.names(key)}
-        for loop in loops:
-            if roots & loop.assigned:
-                return (loop,)
-        return ()
+        first = next((index for index, loop in enumerate(loops) if roots & loop.assigned), None)
+        if first is None:
+            return ()
+        end = first + 1
+        while end < len(loops) and _goes_over_part_of(loops[end - 1], loops[end]):
+            end += 1
+        return loops[first:end]
 
     def _is_container(self, place: str) -> bool:
         """Whether a place is seen to be a dict or list: storing into an array or tensor keeps no objects."""
@@ -206,6 +211,13 @@ class Lifetimes:
         )
 
 
+def _goes_over_part_of(inner: ir.Loop, outer: ir.Loop) -> bool:
+    """Whether a loop goes over elements of what the outer one has drawn, and not over the keys of a dict, which are the same each time."""
+    if inner.iterable is None or any(isinstance(n, ir.Call) and n.method in ("items", "keys") for n in ir.walk(inner.iterable)):
+        return False
+    return bool({paths.root(path) for path in ir.names(inner.iterable)} & set(outer.targets))
+
+
 def empties(event: ir.Event, place: str) -> bool:
     """Whether an event gives a place a new value that is not made from the old one."""
     if isinstance(event, ir.Clear):
@@ -229,7 +241,7 @@ def concatenated(place: str, value: ir.Expr) -> ir.Expr | None:
 def added(place: str, value: ir.Expr) -> ir.Expr | None:
     """What `total = total + x` adds: the other summands, None when the place is no summand."""
     if not isinstance(value, ir.Op) or value.op not in ("+", "-"):
-        return None
+        return _added_by_call(place, value)
     summands, pending, rest = 0, list(value.args), []
     while pending:
         arg = pending.pop()
@@ -244,3 +256,18 @@ def added(place: str, value: ir.Expr) -> ir.Expr | None:
     if summands != 1 or not rest:
         return None
     return rest[0] if len(rest) == 1 else ir.Op("+", tuple(rest))
+
+
+def _added_by_call(place: str, value: ir.Expr) -> ir.Expr | None:
+    """The same of `torch.add(total, x)`, `total.add(x)` and `torch.stack([total, x]).sum()`."""
+    if not isinstance(value, ir.Call):
+        return None
+    receiver = value.receiver
+    if value.method == "sum" and isinstance(receiver, ir.Call) and receiver.method in ("stack", *CONCATENATES) and receiver.args:
+        terms = ir.parts(receiver.args[0]) if isinstance(receiver.args[0], ir.Seq) else ()
+    elif value.method == "add" and len(value.args) in (1, 2):
+        terms = value.args if len(value.args) == 2 else (*((receiver,) if receiver is not None else ()), *value.args)
+    else:
+        return None
+    rest = [term for term in terms if not (isinstance(term, ir.Name) and term.path == place)]
+    return rest[0] if len(rest) == 1 and len(terms) == 2 else None

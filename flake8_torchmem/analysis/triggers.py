@@ -49,6 +49,7 @@ WORDS: dict[str, str] = {
         r"[\s\S]*(?:detach|repackage|\.data\b|no_grad)"
     ),
     "TM209": r"\bregister_\w*hook\b",
+    "TM205": r"\bEngine\s*\(|\bdef prediction_step\b",
     "TM210": _all(
         r"\b(?:for|while)\b|_step\b",
         r"(?P<joined>[\w.]+)\s*=\s*[\w.]*(?:cat|concat|concatenate|hstack|vstack)\s*\(\s*[\[(][^\])]*(?P=joined)",

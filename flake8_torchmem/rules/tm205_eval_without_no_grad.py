@@ -74,12 +74,15 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evaluation import (
     evaluates,
+    evaluates_for_engine,
+    evaluates_once,
     forwards,
     goes_over_data,
     mode_before,
     needs_gradients,
     predicts_per_call,
     proves_no_grad,
+    runs,
 )
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -106,17 +109,26 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or needs_gradients(facts, function):
             continue
+        if proves_no_grad(facts, function):
+            continue
         reported: set[ir.Loop | None] = set()
-        for forward in forwards(facts, function):
+        direct = set(forwards(facts, function))
+        for forward in runs(facts, function):
             loop = _evaluation_loop(facts, function, forward)
-            found = loop is not None or (not reported and predicts_per_call(facts, function, forward))
-            if found and loop not in reported and not proves_no_grad(facts, function):
+            alone = loop is None and not reported and forward in direct and _evaluates_alone(facts, function, forward)
+            if (loop is not None or alone) and loop not in reported:
                 reported.add(loop)
+                where = "in a loop" if loop is not None else "in an evaluation"
                 yield Report(
                     forward.site,
-                    "forward with gradients on in a loop that never back-propagates: the activations of each batch are kept for nothing",
+                    f"forward with gradients on {where} that never back-propagates: the activations of each batch are kept for nothing",
                     "put the loop under `with torch.no_grad():`, or decorate the function with `@torch.no_grad()`",
                 )
+
+
+def _evaluates_alone(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+    """Whether the loop is elsewhere, or there is only one batch."""
+    return any(known(facts, function, forward) for known in (predicts_per_call, evaluates_once, evaluates_for_engine))
 
 
 def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> ir.Loop | None:
