@@ -126,7 +126,7 @@ def brings_data(facts: FileFacts, function: ir.Function, loop: ir.Loop) -> bool:
     if loop.iterable is None or _counts(loop, at_most=2):
         return False
     arrivals = facts.placement(function).arrivals()
-    return any(loop in event.ctx.loops and _from_turn(function, loop, event) for event in arrivals)
+    return any(loop in event.ctx.loops and _from_turn(facts, function, loop, event) for event in arrivals)
 
 
 def _names_data(facts: FileFacts, function: ir.Function, loop: ir.Loop) -> bool:
@@ -143,10 +143,11 @@ def _counts(loop: ir.Loop, at_most: int) -> bool:
     return any(call.method in ("range", "trange") and len(call.args) <= at_most for call in calls)
 
 
-def _from_turn(function: ir.Function, loop: ir.Loop, event: ir.Event) -> bool:
-    """Whether what is moved was made in this turn of the loop, from what it iterates over."""
+def _from_turn(facts: FileFacts, function: ir.Function, loop: ir.Loop, event: ir.Event) -> bool:
+    """Whether what is moved was made in this turn of the loop, from what it iterates over, and is no model."""
     call = event.call if isinstance(event, ir.Invoke) else None
-    moved = [expr for expr in (call.receiver, *call.operands) if expr is not None] if call is not None else []
+    given = [expr for expr in (call.receiver, *call.operands) if expr is not None] if call is not None else []
+    moved = [expr for expr in given if facts.values(function).at(expr, event) is not Kind.MODULE]
     return any(paths.root(path) in loop.assigned for expr in moved for path in ir.names(expr))
 
 
