@@ -17,7 +17,6 @@ from tests.running import REPOSITORY
 SECTIONS = ["What it does", "Why it matters", "Example", "What it stays silent on", "Fix safety", "References"]
 FIXTURE_FILES = {"bad.py", "fixed.py", "fixture.toml", "good.py"}
 CASES_AT_LEAST = {"fire": 15, "silent": 25}
-WITH_CASES = ("TM1", "TM2")  # gradient and retention rules
 SHAPES = {"catch": 12, "silent": 22}  # of real code, ranked by how often they occur: what must be reported, what must not
 SHAPES_AT_LEAST = 3
 RULE_LINES, MODULE_LINES, FUNCTION_LINES = 150, 400, 40
@@ -73,7 +72,7 @@ def test_each_fixture_belongs_to_a_rule() -> None:
     assert folders == {f"{code}-{catalogue()[code].name}" for code in rule_modules()}
 
 
-@pytest.mark.parametrize("code", [code for code in rule_modules() if code.startswith(WITH_CASES)])
+@rules
 def test_there_are_cases_enough(code: str) -> None:
     text = (REPOSITORY / "tests" / "cases" / f"{code}.txt").read_text("utf-8")
     for kind, least in CASES_AT_LEAST.items():

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ MOVES = frozenset({"cuda", "to", "prepare"})
 
 def padding_of(facts: FileFacts, function: ir.Function, loop: ir.Loop) -> ir.Call | None:
     """The call that pads the batches of a loop to lengths of their own: in the loop, or where its loader collates."""
-    for event in facts.calls(function):
-        if loop in event.ctx.loops and _pads(event.call):
-            return event.call
+    found = _padding(facts, function, loop)
+    if found is not None:
+        return found
     for loader, scope in _loaders(facts, function, loop):
         collate = loader.kwargs.get("collate_fn")
         if collate is not None and not _sorts(loader):
@@ -30,6 +31,14 @@ def padding_of(facts: FileFacts, function: ir.Function, loop: ir.Loop) -> ir.Cal
             if found is not None:
                 return found
     return None
+
+
+def _padding(facts: FileFacts, function: ir.Function, loop: ir.Loop | None = None) -> ir.Call | None:
+    """The first call of a function, or of a loop in it, that pads to the longest; none where lengths are then evened out."""
+    calls = [event.call for event in facts.calls(function) if loop is None or loop in event.ctx.loops]
+    if any(facts.evidence.resolve(call.path or "", function) == "torch.nn.functional.pad" for call in calls):
+        return None
+    return next((call for call in calls if _pads(call)), None)
 
 
 def _pads(call: ir.Call) -> bool:
@@ -71,12 +80,13 @@ def _collates(facts: FileFacts, scope: ir.Function, collate: ir.Expr) -> ir.Call
             return _collates(facts, scope, collate.args[0])
         padding = collate.kwargs.get("padding")
         fixed = "pad_to_multiple_of" in collate.kwargs or (isinstance(padding, ir.Const) and padding.value == "max_length")
-        return collate if COLLATORS.match(collate.method) and not fixed else None
+        name = torchapi.last(facts.evidence.resolve(collate.path or "", scope))
+        return collate if COLLATORS.match(name) and not fixed else None
     if not isinstance(collate, ir.Name):
         return None
     function = facts.bindings.function_at(collate.path, scope)
     if function is not None:
-        return next((event.call for event in facts.calls(function) if _pads(event.call)), None)
+        return _padding(facts, function)
     made = (bind.value for bind in facts.bindings.binds(collate.path, scope) if isinstance(bind.value, ir.Call))
     return next((found for value in made if (found := _collates(facts, scope, value)) is not None), None)
 

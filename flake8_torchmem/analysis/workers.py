@@ -18,9 +18,10 @@ IN_MEMORY = frozenset({"TensorDataset", "list", "range", "zip", "tuple"})
 CHEAP = frozenset(
     "len int float tensor as_tensor from_numpy FloatTensor LongTensor Tensor stack copy astype item list tuple dict range".split()
 )
-LISTS_OF_OBJECTS = frozenset("json.load json.loads glob.glob os.listdir".split())
+LISTS_OF_OBJECTS = frozenset("json.load json.loads glob.glob os.listdir csv.reader csv.DictReader".split())
 MAKES_OBJECTS = frozenset("tolist readlines splitlines to_dict glob rglob iterdir".split())
-PLAIN_CALLS = frozenset("int float str len tuple list dict pathlib.Path Path".split())
+PLAIN_CALLS = frozenset("int float str len tuple list dict pathlib.Path Path json.loads".split())
+READS_TEXT = frozenset("read read_text strip decode".split())
 TEXT_METHODS = frozenset("strip rstrip lstrip split join lower upper replace format decode encode get items joinpath".split())
 PLACE_FLAG = re.compile(r"cuda|gpu|device|cpu|worker", re.I)
 
@@ -151,7 +152,8 @@ def _holds_objects(facts: FileFacts, value: ir.Expr, function: ir.Function, plac
         full = facts.evidence.resolve(value.path or "", function)
         if full in ("sorted", "list") and value.args:
             return _holds_objects(facts, value.args[0], function, place)
-        return full in LISTS_OF_OBJECTS or (value.method in MAKES_OBJECTS and value.receiver is not None)
+        words = value.method == "split" and isinstance(value.receiver, ir.Call) and value.receiver.method in READS_TEXT
+        return words or full in LISTS_OF_OBJECTS or (value.method in MAKES_OBJECTS and value.receiver is not None)
     if isinstance(value, ir.Name) and value.path != place:
         binds = facts.bindings.assigned(function).get(value.path, [])
         return len(binds) == 1 and _holds_objects(facts, binds[0].value, function, value.path)

@@ -51,7 +51,7 @@ def train(model, batches, optimizer, criterion, device):
 ## What it stays silent on
 
 - files that set the allocator up; a setting in the environment of the process cannot be seen, so the rule is off by default
-- padding to one length or to multiples of one, samplers that bring like lengths together
+- padding to one length or to multiples of one, also by `functional.pad` afterwards; samplers that bring like lengths together
 - loops that do not train, and code that moves nothing to a device
 
 ## Fix safety
