@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -123,9 +124,9 @@ class FileFacts:
         cleared = {torchapi.last(zero) for zero in named}
         return frozenset(owner for owner in steps if self._built_here(owner, function) and torchapi.last(owner) not in cleared)
 
-    def cleared_outside(self, function: ir.Function) -> bool:
-        """Whether a file that uses a method's class clears gradients, whosesoever."""
-        return self.importers is not None and function.owner is not None and self.importers.clear(function.owner)
+    def spoken_outside(self, function: ir.Function, pattern: re.Pattern[str]) -> bool:
+        """Whether a file that names a function, or its class, speaks of something, such as clearing gradients, whosesoever."""
+        return self.importers is not None and self.importers.speak(function, pattern)
 
     def _within(self, reached: frozenset[ir.Function], helper: ir.Function) -> bool:
         """Whether nothing but these functions calls a helper, whose name says that it is private."""

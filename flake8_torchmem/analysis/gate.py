@@ -151,6 +151,8 @@ def _is_looked_at(unit: Unit) -> bool:
         return True
     if len(unit.text) > MAX_METHOD:
         return False
+    if any("Dataset" in ast.unparse(base) for base in unit.cls.bases):
+        return True
     if unit.name in NEVER - {"__init__"}:
         return CUDA.search(unit.text) is not None
     module = unit.name == "forward" or any(torchapi.MODULE_BASE.search(ast.unparse(base)) for base in unit.cls.bases)

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator
 
-from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.project import Project
@@ -64,10 +63,9 @@ class Importers:
         program = lower(Slices(text, selection).modules(), ir.File(path, selection.imports, linked=True))
         return program.all_functions()
 
-    def clear(self, cls: ir.Class) -> bool:
-        """Whether a file that uses the class clears gradients: of whom is not asked."""
-        used = re.compile(rf"\b{re.escape(cls.name)}\b|\b{re.escape(self.module)}\b")
-        return any(
-            path != self.path and torchapi.CLEARS_BY_NAME.search(text) is not None and used.search(text) is not None
-            for path, text in self.project.disk.texts(self.root)
-        )
+    def speak(self, function: ir.Function, pattern: re.Pattern[str]) -> bool:
+        """Whether a file that names the function, or its class, has this in its text: who is meant is not asked."""
+        name = function.owner.name if function.owner else function.name
+        used = re.compile(rf"\b{re.escape(name)}\b")
+        texts = (text for path, text in self.project.disk.texts(self.root) if path != self.path and name in text)
+        return any(pattern.search(text) is not None and used.search(text) is not None for text in texts)
