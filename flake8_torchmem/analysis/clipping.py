@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 CLIP_FUNCTIONS = frozenset({"clip_grad_norm_", "clip_grad_norm", "clip_grad_value_", "clip_grads_with_norm_"})
 CLIP_METHODS = frozenset({"clip_grad_norm_", "clip_grad_value_", "clip_gradients"})
-UNSCALES = re.compile(r"unscale")
 # Accelerate and Lightning unscale by themselves before they clip.
 UNSCALES_FIRST = re.compile(r"accelerator|fabric|^self$|trainer|engine", re.I)
 MAY_TRAIN = re.compile(r"train|learn|update|step|fit", re.I)
@@ -132,8 +131,7 @@ class Clipping:
             return any(clip in self.after(event) and compatible(event, clip) and self._is_scaled(event) for event in backwards)
         family = {caller for caller, _ in self.facts.summaries.callers().get(self.function, ())}
         family |= set(self.function.owner.methods.values()) if self.function.owner else set()
-        inside = any("unscale" in self.facts.clip_effects[member] for member in family)
-        return not inside and not self.facts.spoken_outside(self.function, UNSCALES)
+        return not any("unscale" in self.facts.clip_effects[member] for member in family)
 
     def _is_scaled(self, event: ir.Event) -> bool:
         """`scaler.scale(loss).backward()`, in one or two statements, here or in what is called."""

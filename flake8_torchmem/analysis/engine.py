@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
     from flake8_torchmem.analysis.linking import Linked
     from flake8_torchmem.analysis.project import Project
-    from flake8_torchmem.rules.base import RuleModule
+    from flake8_torchmem.rules.base import Report
 
 
 def check_text(
@@ -69,7 +69,6 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     from flake8_torchmem.analysis.importers import Importers
     from flake8_torchmem.analysis.linking import Linked, Linker
     from flake8_torchmem.analysis.lower import lower
-    from flake8_torchmem.rules import rule_modules
 
     slices = Slices(text, selection)
     root = project.root(os.path.dirname(os.path.abspath(path))) if project else ""
@@ -77,34 +76,51 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     program = lower(slices.modules(), ir.File(path, names))
     bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
     linked = Linker(program, project, root).link(bases) if project else Linked()
-    importers = Importers(project, root, path) if project else None
-    facts = FileFacts(program, bases | linked.bases, selection.guarded | linked.guarded, importers)
-    failure: Finding | None = None
+    known = bases | linked.bases, selection.guarded | linked.guarded
     try:
-        for code, module in rule_modules().items():
-            if code not in codes:
-                continue
-            try:
-                yield from list(_reports(module, code, path, facts, slices, linked))
-            except Exception as error:  # noqa: BLE001 - a rule that fails must not take the others along
-                failure = failure or internal_error(path, error)
+        facts = FileFacts(program, *known)
+        found, failure = _reports(codes, facts, path)
+        if found and project and Importers(program, project, root).link(facts.homes(report.site for _, report in found)):
+            # What callers in other files know may only take a finding back.
+            still, _ = _reports(frozenset(code for code, _ in found), FileFacts(program, *known), path)
+            places = {(code, report.site.mark, report.site.rank) for code, report in still}
+            found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in places]
+        yield from _findings(found, path, slices, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure
     finally:
         program.release()
 
 
-def _reports(module: RuleModule, code: str, path: str, facts: FileFacts, slices: Slices, linked: Linked) -> Iterator[Finding]:
-    """The findings of one rule."""
-    reported: set[Span] = set()
-    for report in module.check(facts):
+def _reports(codes: frozenset[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
+    """What the rules report, and the first failure of one: a rule that fails must not take the others along."""
+    from flake8_torchmem.rules import rule_modules
+
+    found: list[tuple[str, Report]] = []
+    failure: Finding | None = None
+    for code, module in rule_modules().items():
+        if code in codes:
+            try:
+                found += [(code, report) for report in module.check(facts)]
+            except Exception as error:  # noqa: BLE001
+                failure = failure or internal_error(path, error)
+    return found, failure
+
+
+def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked: Linked) -> Iterator[Finding]:
+    """Reports with their places, each place once per rule."""
+    from flake8_torchmem.rules import rule_modules
+
+    seen: set[tuple[str, Span]] = set()
+    for code, report in found:
         span = slices.locate(report.site) or Span(1, 1, 1, 1)
-        if span in reported or (module.RULE.of_graphs and facts.unrecorded(report.site)):
+        if (code, span) in seen:
             continue
-        reported.add(span)
+        seen.add((code, span))
         lines = [_line(site, slices, linked) for site in report.mentions]
         message = report.message.format(*lines) if lines else report.message
-        yield Finding(code, module.RULE.name, path, span, report.severity or module.RULE.severity, message, report.help)
+        rule = rule_modules()[code].RULE
+        yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help)
 
 
 def _line(site: ir.Site, slices: Slices, linked: Linked) -> str:

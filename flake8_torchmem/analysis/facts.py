@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import clipping, ir
@@ -25,9 +23,6 @@ from flake8_torchmem.analysis.turns import Turn, turn_around
 from flake8_torchmem.analysis.values import Values
 from flake8_torchmem.analysis.windows import Window, Windows
 
-if TYPE_CHECKING:
-    from flake8_torchmem.analysis.importers import Importers
-
 
 class FileFacts:
     """The facts of one file.
@@ -36,7 +31,6 @@ class FileFacts:
         program: the lowered file.
         bases: full base names of every class of the file.
         guarded: classes whose calls run without gradients by themselves.
-        importers: the other files of the project, as users of this one.
     """
 
     def __init__(
@@ -44,10 +38,8 @@ class FileFacts:
         program: ir.Program,
         bases: dict[str, tuple[str, ...]],
         guarded: frozenset[str] = frozenset(),
-        importers: Importers | None = None,
     ) -> None:
         self.program = program
-        self.importers = importers
         self.bindings = Bindings(program)
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases, guarded)
@@ -124,10 +116,6 @@ class FileFacts:
         cleared = {torchapi.last(zero) for zero in named}
         return frozenset(owner for owner in steps if self._built_here(owner, function) and torchapi.last(owner) not in cleared)
 
-    def spoken_outside(self, function: ir.Function, pattern: re.Pattern[str]) -> bool:
-        """Whether a file that names a function, or its class, speaks of something, such as clearing gradients, whosesoever."""
-        return self.importers is not None and self.importers.speak(function, pattern)
-
     def _within(self, reached: frozenset[ir.Function], helper: ir.Function) -> bool:
         """Whether nothing but these functions calls a helper, whose name says that it is private."""
         callers = {caller for caller, _ in self.summaries.callers().get(helper, ())}
@@ -181,29 +169,15 @@ class FileFacts:
                 return True
         return False
 
-    @cached_property
-    def _homes(self) -> dict[ir.Mark, ir.Function]:
-        return {event.site.mark: function for function in self.functions for event in function.events()}
-
-    def unrecorded(self, site: ir.Site) -> bool:
-        """Whether a place is in a function that only other files call, and none of them with gradients on."""
-        function = self._homes.get(site.mark)
-        if self.importers is None or function is None or "backward" in self.summaries.effects(function):
-            return False
-        return all(entry.name != "<module>" and self.importers.guard(entry) for entry in self._entries(function))
-
-    def _entries(self, function: ir.Function) -> Iterator[ir.Function]:
-        """The functions without callers in sight from which a function is reached; itself, if it has none."""
-        pending, seen = [function], {function}
-        while pending:
-            current = pending.pop()
-            callers = [caller for caller, _ in self.summaries.callers().get(current, ())] or ([current.parent] if current.parent else [])
-            if not callers:
-                yield current
-            for caller in callers:
-                if caller not in seen:
-                    seen.add(caller)
-                    pending.append(caller)
+    def homes(self, sites: Iterable[ir.Site]) -> list[ir.Function]:
+        """The functions that places lie in, and those of the file from which they are reached."""
+        marks = {site.mark for site in sites}
+        pending = [function for function in self.functions if any(event.site.mark in marks for event in function.events())]
+        for function in pending:
+            callers = [caller for caller, _ in self.summaries.callers().get(function, ())]
+            around = [function.parent] if function.parent is not None else []
+            pending += [other for other in dict.fromkeys([*callers, *around]) if other not in pending]
+        return pending
 
     def calls(self, function: ir.Function) -> Iterator[ir.Invoke]:
         """The plain calls of a function, in order."""

@@ -35,6 +35,7 @@ CORE = re.compile(
 CORE_WORDS = ("backward", "empty_cache", "load")
 GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
 TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|optim|requires_grad")
+DETACHES = re.compile(TRAINING.pattern + r"|detach|repackage|\.data\b")
 KEEPS = re.compile(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
 LOOP = re.compile(r"\bfor\b|\bwhile\b")
 DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
@@ -157,7 +158,7 @@ def _is_looked_at(unit: Unit) -> bool:
         return CUDA.search(unit.text) is not None
     module = unit.name == "forward" or any(torchapi.MODULE_BASE.search(ast.unparse(base)) for base in unit.cls.bases)
     if module:
-        return TRAINING.search(unit.text) is not None
+        return DETACHES.search(unit.text) is not None
     long = (unit.cls.end_lineno or 0) - unit.cls.lineno > MAX_CLASS_LINES
     return unit.name == "__init__" or (TRAINING if long else KEEPS).search(unit.text) is not None
 

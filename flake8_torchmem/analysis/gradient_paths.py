@@ -76,7 +76,6 @@ class Explorer:
                         self.settle(state.suspects, None)
                     exits = self.enter(frame, {self.called_again(state, frame, given) for state in exits})
                 self.seen.stale = {seen for seen in self.seen.stale if seen in stale or seen[1] in self.closed}
-                self.seen.again = frozenset(self.seen.stale - stale)
         except (TooManyPathsError, RecursionError):
             return None
         for state in exits:

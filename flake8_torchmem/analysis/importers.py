@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.analysis.lower import lower
@@ -12,60 +13,67 @@ from flake8_torchmem.analysis.project import Project
 from flake8_torchmem.source import Slices, SourceError, parse
 
 MAX_DEPTH = 3
+MAX_CALLERS = 40
 
 
 class Importers:
     """The other files of a project, as users of one of them.
 
     Args:
+        program: the checked file; callers are added to it.
         project: reads the files.
         root: the project's folder.
-        path: the checked file.
     """
 
-    def __init__(self, project: Project, root: str, path: str) -> None:
+    def __init__(self, program: ir.Program, project: Project, root: str) -> None:
+        self.program = program
         self.project = project
         self.root = root
-        self.path = os.path.abspath(path)
-        self.module = os.path.splitext(os.path.basename(path))[0]
-        if self.module == "__init__":
-            self.module = os.path.basename(os.path.dirname(self.path))
+        self.left = MAX_CALLERS
 
-    def guard(self, function: ir.Function) -> bool:
-        """Whether the function is called from other files, and never with gradients on."""
-        return self._guard(function.name, function.owner.name if function.owner else self.module, {self.path}, 0)
+    def link(self, functions: Iterable[ir.Function]) -> bool:
+        """Add the callers of functions in other files, and theirs; whether there are any.
 
-    def _guard(self, name: str, beside: str, seen: set[str], depth: int) -> bool:
-        calls = list(self._calls(name, beside, seen)) if depth < MAX_DEPTH else []
-        return bool(calls) and all(
-            call.ctx.grad is not ir.Grad.ON or (caller.name != "<module>" and self._guard(caller.name, stem, seen | {path}, depth + 1))
-            for call, caller, path, stem in calls
-        )
+        A call is one of the function if it goes by its name, in a file that also speaks of its class or module: whose
+        method is called cannot always be seen.
+        """
+        pending = deque((function, os.path.abspath(function.file.name), 0) for function in dict.fromkeys(functions))
+        asked: set[tuple[str, str]] = set()
+        while pending:
+            function, path, depth = pending.popleft()
+            if depth >= MAX_DEPTH or function.name == "<module>" or (path, function.name) in asked:
+                continue
+            asked.add((path, function.name))
+            for caller, call, where in self._calls(function, path):
+                self.program.outside.setdefault(function, []).append((caller, call))
+                pending.append((caller, where, depth + 1))
+        return bool(self.program.outside)
 
-    def _calls(self, name: str, beside: str, seen: set[str]) -> Iterator[tuple[ir.Call, ir.Function, str, str]]:
-        """Calls by this name in files that also speak of the class, or of the module, that it belongs to."""
+    def _calls(self, function: ir.Function, home: str) -> Iterator[tuple[ir.Function, ir.Call, str]]:
+        name, beside = function.name, function.owner.name if function.owner else _module(home)
         called, spoken = re.compile(rf"\b{re.escape(name)}\s*\("), re.compile(rf"\b{re.escape(beside)}\b")
         for path, text in self.project.disk.texts(self.root):
-            if path in seen or name not in text or not (called.search(text) and spoken.search(text)):
+            if path == home or self.left <= 0 or name not in text or not (called.search(text) and spoken.search(text)):
                 continue
-            stem = os.path.splitext(os.path.basename(path))[0]
-            for function in self._lowered(path, text, called):
-                for event in function.events():
-                    if isinstance(event, ir.Invoke) and event.call.method == name and function.name != name:
-                        yield event.call, function, path, stem
+            program = self._lowered(path, text, called)
+            for caller in program.all_functions() if program else ():
+                calls = [event.call for event in caller.events() if isinstance(event, ir.Invoke) and event.call.method == name]
+                if calls and caller.name != name:
+                    self.left -= 1
+                    self.program.add(program)  # type: ignore[arg-type]
+                    yield from ((caller, call, path) for call in calls)
 
-    def _lowered(self, path: str, text: str, called: re.Pattern[str]) -> Iterator[ir.Function]:
-        """The functions of a file that a pattern is found in."""
+    def _lowered(self, path: str, text: str, called: re.Pattern[str]) -> ir.Program | None:
+        """The definitions and statements of a file in which a pattern is found."""
         try:
             selection = gate.matching(text, parse(text), called)
         except SourceError:
-            return iter(())
-        program = lower(Slices(text, selection).modules(), ir.File(path, selection.imports, linked=True))
-        return program.all_functions()
+            return None
+        names = self.project.names(path, self.root, selection.imports, selection.relative)
+        return lower(Slices(text, selection).modules(), ir.File(os.path.relpath(path, self.root), names, linked=True))
 
-    def speak(self, function: ir.Function, pattern: re.Pattern[str]) -> bool:
-        """Whether a file that names the function, or its class, has this in its text: who is meant is not asked."""
-        name = function.owner.name if function.owner else function.name
-        used = re.compile(rf"\b{re.escape(name)}\b")
-        texts = (text for path, text in self.project.disk.texts(self.root) if path != self.path and name in text)
-        return any(pattern.search(text) is not None and used.search(text) is not None for text in texts)
+
+def _module(path: str) -> str:
+    """The name that a file is imported by: its own, or that of the package."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return os.path.basename(os.path.dirname(path)) if stem == "__init__" else stem

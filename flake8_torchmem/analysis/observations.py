@@ -42,7 +42,6 @@ class Observations:
         claims: which owners a backward has fed.
         stable: texts of conditions that cannot change between turns.
         frames: the call in which an event was met first.
-        again: those of `stale` that show only when the function is called again.
     """
 
     function: ir.Function
@@ -52,7 +51,6 @@ class Observations:
     claims: dict[ir.Backward, set[str]] = field(default_factory=dict)
     stable: set[str] = field(default_factory=set)
     frames: dict[ir.Event, Frame] = field(default_factory=dict)
-    again: frozenset[tuple[ir.Backward, str, ir.Step]] = frozenset()
 
     @property
     def entries(self) -> dict[ir.Event, ir.Call]:

@@ -114,7 +114,7 @@ class Summaries:
     @memoized
     def callers(self) -> dict[ir.Function, list[tuple[ir.Function, ir.Call]]]:
         """Who calls a function, and where, as far as can be seen; a call on `self` may be of what derived classes make of the method."""
-        found: dict[ir.Function, list[tuple[ir.Function, ir.Call]]] = {}
+        found = {function: list(calls) for function, calls in self.bindings.program.outside.items()}
         for function in self.bindings.program.all_functions():
             for event in function.events():
                 call = event.call if isinstance(event, (ir.Invoke, ir.Step, ir.Backward)) else None

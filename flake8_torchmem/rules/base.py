@@ -28,7 +28,6 @@ class Rule:
         safety: class of its fix.
         safety_reason: why, one sentence.
         effect: what running the code shows, measured (bytes per iteration, peak, or gradients).
-        of_graphs: its findings are void where autograd does not record.
     """
 
     code: str
@@ -40,7 +39,6 @@ class Rule:
     safety: Safety
     safety_reason: str
     effect: str
-    of_graphs: bool = False
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.owners import spoken
 from flake8_torchmem.model import Safety, Severity
@@ -88,9 +87,7 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Backwards that were seen, on some path, to add to gradients which a step of the same owner had used."""
     for seen in facts.gradients:
-        for backward, owner, step in seen.stale:
-            if (backward, owner, step) in seen.again and facts.spoken_outside(seen.function, torchapi.CLEARS_BY_NAME):
-                continue
+        for backward, _, step in seen.stale:
             yield report_at(
                 seen,
                 backward,

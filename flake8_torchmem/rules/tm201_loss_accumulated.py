@@ -93,7 +93,6 @@ RULE = Rule(
     safety=Safety.SAFE,
     safety_reason="The training stays the same to the last bit; only the sum's last digits may be rounded differently.",
     effect="grows: all activations of every step where no backward went through them; else graph nodes in host memory",
-    of_graphs=True,
 )
 
 

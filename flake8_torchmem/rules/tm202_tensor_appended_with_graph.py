@@ -90,7 +90,6 @@ RULE = Rule(
     safety=Safety.SAFE,
     safety_reason="The values stay the same to the last bit and remain tensors; only their graphs are let go.",
     effect="grows: all activations of every step where no backward went through them; else graph nodes in host memory",
-    of_graphs=True,
 )
 
 

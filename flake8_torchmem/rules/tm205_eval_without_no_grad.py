@@ -100,7 +100,6 @@ RULE = Rule(
     safety=Safety.SAFE,
     safety_reason="Outputs are the same to the last bit; only the recording stops, and nothing in the guarded part back-propagates.",
     effect="peak: higher by what the graphs of one or two batches save; no growth unless something keeps them",
-    of_graphs=True,
 )
 
 

@@ -89,7 +89,6 @@ RULE = Rule(
     safety=Safety.UNSAFE,
     safety_reason="Back-propagation through time then ends where the batch begins.",
     effect="results: training raises at the second turn; grows: an evaluation keeps the activations of all batches",
-    of_graphs=True,
 )
 
 

@@ -96,7 +96,6 @@ RULE = Rule(
     safety=Safety.SAFE,
     safety_reason="The kept values stay the same to the last bit and remain tensors; only their graphs are let go.",
     effect="grows: the kept tensors, and all activations before them where no backward goes through them",
-    of_graphs=True,
 )
 
 

@@ -91,7 +91,6 @@ RULE = Rule(
     safety=Safety.DISPLAY,
     safety_reason="The buffer becomes a list until the loop ends, and what reads it within the loop has to change with it.",
     effect="grows: all activations of every step where no backward went through them; else graph nodes in host memory, and copies",
-    of_graphs=True,
 )
 
 

@@ -101,12 +101,24 @@ class Class:
 
 @dataclass(eq=False, slots=True)
 class Program:
-    """One file: its functions by name, and its classes; those of linked files by their names in the project."""
+    """One file: its functions by name, and its classes; those of linked files by their names in the project.
+
+    `outside`: calls of its functions in other files, where those have been looked for.
+    """
 
     file: File
     functions: dict[str, Function] = field(default_factory=dict)
     classes: dict[str, Class] = field(default_factory=dict)
     module: Function | None = None
+    outside: dict[Function, list[tuple[Function, Call]]] = field(default_factory=dict)
+
+    def add(self, other: Program) -> None:
+        """Take in the functions and classes of a file that calls this one's, and what it does when it is run."""
+        where = other.file.name
+        self.functions.update({f"{where}:{name}": function for name, function in other.functions.items()})
+        self.classes.update({f"{where}:{name}": cls for name, cls in other.classes.items()})
+        if other.module is not None:
+            self.functions[f"{where}:<module>"] = other.module
 
     def release(self) -> None:
         """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
