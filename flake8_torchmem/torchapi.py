@@ -133,14 +133,14 @@ TENSOR_METHODS = frozenset(
         " backward"
     ).split()
 )
-# Methods that nothing else has which can be the key of a cache: arrays cannot, sizes have a `numel`.
+# Methods that nothing else has which can be the key of a cache: arrays cannot. Sizes have a `numel`, trees have `children`.
 OF_TENSORS = frozenset(
     (
-        "unsqueeze squeeze permute detach cuda cpu contiguous requires_grad_ dim masked_fill expand repeat_interleave unbind new_zeros"
-        " new_ones backward softmax log_softmax sigmoid relu matmul bmm flatten clone"
+        "unsqueeze squeeze permute detach cuda cpu contiguous requires_grad_ masked_fill repeat_interleave unbind new_zeros"
+        " new_ones backward softmax log_softmax sigmoid relu matmul bmm flatten"
     ).split()
 )
-OF_MODULES = frozenset("parameters named_parameters modules named_modules children state_dict buffers named_buffers".split())
+OF_MODULES = frozenset("parameters named_parameters named_modules named_children state_dict named_buffers".split())
 GATHERS = frozenset({"gather", "gather_for_metrics"})
 LEARNER_NAME = re.compile(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
 DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")

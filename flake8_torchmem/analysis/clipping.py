@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 CLIP_FUNCTIONS = frozenset({"clip_grad_norm_", "clip_grad_norm", "clip_grad_value_", "clip_grads_with_norm_"})
+CLIPS_IN_PLACE = re.compile(r"\.grad(?:\.data)?\.(?:clamp|clip)_$")
 CLIP_METHODS = frozenset({"clip_grad_norm_", "clip_grad_value_", "clip_gradients"})
 # Accelerate and Lightning unscale by themselves before they clip.
 UNSCALES_FIRST = re.compile(r"accelerator|fabric|^self$|trainer|engine", re.I)
@@ -228,6 +229,8 @@ def _clips(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
     """Whether a call clips for sure, and does not only measure the norm."""
     path = facts.evidence.resolve(call.path or "", function)
     name = torchapi.last(path)
+    if CLIPS_IN_PLACE.search(call.path or ""):
+        return True
     known = name in CLIP_FUNCTIONS and (path == name or path.startswith("torch.nn.utils."))
     if not known and not (call.method in CLIP_METHODS and call.receiver is not None and "." in path):
         return False

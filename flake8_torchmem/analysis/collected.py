@@ -158,18 +158,27 @@ def _samples(facts: FileFacts, function: ir.Function, loop: ir.Loop) -> bool:
     fresh = {
         event.place
         for event in function.events()
-        if isinstance(event, ir.Bind) and loop in event.ctx.loops and _is_fresh(event.value) and not _carried(function, loop, event.place)
+        if isinstance(event, ir.Bind)
+        and loop in event.ctx.loops
+        and _is_fresh(event.value, loop)
+        and not _carried(function, loop, event.place)
     }
     return any(
         loop in event.ctx.loops
         and facts.outputs(function).is_forward(event.call, event)
-        and any(_is_fresh(arg) or fresh & set(ir.names(arg)) for arg in event.call.operands)
+        and any(_is_fresh(arg, loop) or fresh & set(ir.names(arg)) for arg in event.call.operands)
         for event in facts.calls(function)
     )
 
 
-def _is_fresh(expr: ir.Expr) -> bool:
-    return any(isinstance(node, ir.Call) and node.method in FRESH for node in ir.walk(expr))
+def _is_fresh(expr: ir.Expr, loop: ir.Loop) -> bool:
+    """Whether random numbers are drawn: from nothing that the turn itself has made, as an action is from a policy's output."""
+    for node in ir.walk(expr):
+        if isinstance(node, ir.Call) and node.method in FRESH:
+            drawn_from = ir.names(node.receiver) if node.method == "sample" and node.receiver is not None else ()
+            if not any(paths.root(path) in loop.assigned for path in drawn_from):
+                return True
+    return False
 
 
 def _carried(function: ir.Function, loop: ir.Loop, place: str) -> bool:

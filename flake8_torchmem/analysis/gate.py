@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.outline import imports
-from flake8_torchmem.analysis.triggers import READ_DATA_SETS, WITH_COMPANIONS, triggers
+from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WITH_COMPANIONS, triggers
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
@@ -48,6 +48,7 @@ ON_DEVICE = re.compile(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
 CUDA = re.compile(r"\.cuda\b|[\"']cuda")
 BINDS = re.compile(r"\(|cuda|workers", re.I)
 NAME = re.compile(r"[A-Za-z_]\w*")
+FILLS = re.compile(r"\bself\.(\w+)[^\n=]*(?:\.(?:append|extend)\b|\]\s*=[^=])")
 EMPTIES = re.compile(r"\.clear\b|\.pop\w*\b|=\s*(?:\[\]|\{\}|list\(|dict\(|defaultdict\()")
 GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
@@ -112,6 +113,8 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
         return None
     shared = triggers(codes & WITH_COMPANIONS)
     chosen |= _companions(units, [unit for unit in chosen if shared.found(unit.text)])
+    collecting = triggers(codes & OF_COLLECTIONS)
+    chosen |= _readers(units, [unit for unit in chosen if unit.cls is not None and collecting.found(unit.text)])
     callers = _callers(units, chosen)
     # A caller that is one turn: its loop lies further up.
     chosen |= callers | _callers(units, {unit for unit in callers if len(unit.text) < MAX_TURN or not LOOP.search(unit.text)})
@@ -219,6 +222,12 @@ def _companions(units: list[Unit], matched: list[Unit]) -> set[Unit]:
     }
 
 
+def _readers(units: list[Unit], matched: list[Unit]) -> set[Unit]:
+    """Methods that get at a list which another method of their class fills."""
+    filled = {(unit.cls, name) for unit in matched for name in FILLS.findall(unit.text)}
+    return {unit for unit in units if filled and any(unit.cls is cls and f"self.{name}" in unit.text for cls, name in filled)}
+
+
 def _called(unit: Unit) -> set[str]:
     if not unit.called:
         unit.called = {name for names in CALLED.findall(unit.text) for name in names if name}
@@ -274,8 +283,11 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
     makers = {unit for unit in units if unit.cls in classes and samples.keys() & _called(unit)}
     named = {name for unit in chosen | makers for name in _called(unit)}
     read = {samples[name] for name in samples.keys() & named}
-    on_device = {unit.cls for unit in units if unit.cls in read and (everything or ON_DEVICE.search(unit.text))}
-    return makers | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
+    helpers = {unit.name: unit for unit in units if unit.cls is None and unit.name and CUDA.search(unit.text)}
+    used = {helpers[name] for unit in units if unit.cls in read for name in helpers.keys() & _called(unit)} if helpers else set()
+    names = {unit.name for unit in used}
+    on_device = {unit.cls for unit in units if unit.cls in read and (everything or ON_DEVICE.search(unit.text) or names & _called(unit))}
+    return makers | used | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
 
 
 def _context(unit: Unit, chosen: set[Unit]) -> bool:

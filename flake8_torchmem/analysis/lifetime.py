@@ -228,7 +228,9 @@ def empties(event: ir.Event, place: str) -> bool:
 
 
 def concatenated(place: str, value: ir.Expr) -> ir.Expr | None:
-    """What `buffer = torch.cat([buffer, x])` puts in addition to the place."""
+    """What `buffer = torch.cat([buffer, x])` puts in addition to the place, also in one arm: `x if buffer is None else torch.cat(...)`."""
+    if isinstance(value, ir.Op) and value.op == "if":
+        return next((found for arm in value.args[1:] if (found := concatenated(place, arm)) is not None), None)
     if not isinstance(value, ir.Call) or value.method not in CONCATENATES or not value.operands:
         return None
     parts = value.operands[0]

@@ -156,7 +156,7 @@ def _is_forward(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bo
     values = facts.values(function)
     if not isinstance(event.call.func, ir.Name) or not event.call.operands:
         return False
-    if event.call.method == "forward" and event.call.receiver is not None:
+    if event.call.method.startswith("forward") and event.call.receiver is not None:
         return values.at(event.call.receiver, event) is Kind.MODULE
     return values.at(event.call.func, event) is Kind.MODULE
 

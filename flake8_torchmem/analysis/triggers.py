@@ -54,7 +54,7 @@ WORDS: dict[str, str] = {
         r"\b(?:for|while)\b|_step\b",
         r"(?P<joined>[\w.]+)\s*=\s*[\w.]*(?:cat|concat|concatenate|hstack|vstack)\s*\(\s*[\[(][^\])]*(?P=joined)",
     ),
-    "TM211": r"OutOfMemory|[oO]ut.of.memory|\bexcept\b[^\n:]*oom|oom\w*\(",
+    "TM211": r"OutOfMemory|[oO]ut.of.memory|\bexcept\b[^\n:]*(?:oom|OOM)|oom\w*\(",
     "TM212": (
         r"=[^=\n]*\bstate_dict\s*\(\s*\)|append\([^\n]*\bstate_dict\s*\(\s*\)\)|\bbest\w*\s*=\s*[\w.]*model\b"
         r"|load_state_dict\(\s*self\.|(?:save|load_state_dict)\([^\n]*\bbest_?(?:w|m|st|sd|p|net)"
@@ -76,6 +76,8 @@ WORDS: dict[str, str] = {
 }
 # Rules about state that several definitions share: what matches is looked at together with its class and what it names.
 WITH_COMPANIONS = frozenset({"TM209", "TM305"})
+# Rules that ask what becomes of the lists which a method fills.
+OF_COLLECTIONS = frozenset({"TM203"})
 
 
 # A text that has none of these cannot match the pattern, which costs a hundred times what looking for a plain word does.
@@ -89,7 +91,7 @@ LITERALS: dict[str, str] = {
     "TM208": "forward",
     "TM209": "register_",
     "TM210": "cat hstack vstack",
-    "TM211": "emory oom",
+    "TM211": "emory oom OOM",
     "TM212": "state_dict best",
     "TM214": "cache",
     "TM302": "DataLoader batch_size loader dl Loader",

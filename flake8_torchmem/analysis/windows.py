@@ -261,6 +261,8 @@ class Windows:
         starts = {self.periods.number(bind.value, function) for bind in binds if not increment(bind)}
         if len(counts) != 1 or len(starts) != 1 or not _by_one(counts[0]) or counts[0].ctx.conds or None in starts:
             return None
+        if counts[0] not in self.periods.bindings.assigned(function).get(path, ()):
+            return None  # counted by another method, before or after this one
         return int(starts.pop() or 0) + (1 if before else 0)
 
 
