@@ -3,7 +3,8 @@
 ## What it does
 
 Reports the first forward of a loop, or of a method that is called once per batch, which runs a model with gradients on and never
-back-propagates: evaluation, prediction, sampling, feature extraction. `model.eval()` does not turn gradients off.
+back-propagates: evaluation, prediction, sampling, feature extraction. A helper that runs the model is reported where the loop calls
+it. `model.eval()` does not turn gradients off.
 
 ## Why it matters
 
