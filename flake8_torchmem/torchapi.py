@@ -20,7 +20,7 @@ SCHEDULER_NAME = re.compile(r"sched|(?:^|_)lr(?:$|_)|warmup|prof|env|sim|ema|ann
 MODULE_NAME = re.compile(
     r"^(?:ddp_|base_|raw_|my_|the_)?(?:model|net|network|criterion|loss_fn|loss_func|loss_function|encoder|decoder|backbone"
     r"|classifier|generator|discriminator|critic|actor|policy|unet|vae|policy_net|target_net|q_net|qnet|netG|netD|net_g|net_d"
-    r"|[GD]|net_?[GD]_?\w{0,4}|generator_\w+|discriminator_\w+|model_\w{1,12}|\w{1,12}_model|\w{1,12}_net|criterion_?\w{0,12}|\w{1,12}_criterion)$"
+    r"|[GD]|net_?[GD]_?\w{0,4}|generator_\w+|discriminator_\w+|model_(?!pred|input|output|arg|kwargs|config|name|path|dir|time)\w{1,12}|\w{1,12}_model|\w{1,12}_net|criterion_?\w{0,12}|\w{1,12}_criterion)$"
 )
 # What has functions of such names that are no modules: `writer.generator(...)`, `np.random.generator(...)`.
 HOLDS_NO_MODULES = re.compile(
@@ -72,7 +72,7 @@ GRAD_SWITCH = "set_grad_enabled"
 CLEARS_BY_NAME = re.compile(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?grad|cleargrads|grads?_(?:zero|reset|clear)|^zero_$", re.I)
 HARMLESS_TO_GRADIENTS = re.compile(
     r"(?:^|_)(?:lr|learning|rate|save|load|checkpoint|ckpt|log|logger|logging|eval|evaluate|valid|validate|val|test|clip|norm|ema|watch|print|state|dict|info|summary"
-    r"|sched|scheduler|warmup|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
+    r"|sched|scheduler|warmup|master|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
     r"|parallel|cuda|sync|mark|autocast|barrier|rank|accumulate|unwrap|gather|flops|profile|to|train|adjust|set|get|is|has|should|can|need|needs|must|check|ready|due|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
     re.I,
 )

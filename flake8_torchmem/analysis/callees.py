@@ -23,10 +23,13 @@ LIBRARY = (
     "random.",
     "json.",
     "contextlib.",
+    "functools.",
     "einops.",
 )
 HOLDERS = re.compile(r"callback|hook|trainer|runner|engine|handler|learner|event|plugin|strategy|algorithm", re.I)
 BACKPROPAGATES = re.compile(r"backward|optim|step|update|train|scaler|grad|engine|backprop|learn", re.I)
+# Objects and copies made of modules; what they do later is another call.
+CONSTRUCTS = re.compile(r"^(?:[A-Z]\w*[a-z]\w*|(?:create|build|make|copy|clone|wrap)(?:_\w+)?)$")
 MODULE_METHODS_THAT_CLEAR = re.compile(r"zero|(?:reset|clear)_?grad", re.I)
 
 
@@ -65,9 +68,22 @@ def touches(call: ir.Call, frame: Frame, owners: Owners, losses: frozenset[str])
     named = [owners.canonical(p, frame) for p in given]
     if any(torchapi.looks_like_optimizer(p) or p in ("self", "trainer", "self.trainer") for p in named):
         return Touch.LOSS
-    if any(_is_model(p, owners) for p in named) and not torchapi.CRITERION_NAME.search(name) and "loss" not in name.lower():
-        return Touch.LOSS
-    return Touch.NOTHING
+    if torchapi.CRITERION_NAME.search(name) or "loss" in name.lower() or _constructs(name) or _is_model(path, owners):
+        return Touch.NOTHING
+    modules = any(_is_model(p, owners) and not _random(p, frame, owners) for p in named)
+    return Touch.LOSS if modules else Touch.NOTHING
+
+
+def _constructs(name: str) -> bool:
+    """Whether a name says that something is made, and nothing trained or cleared."""
+    trains = BACKPROPAGATES.search(name) or MODULE_METHODS_THAT_CLEAR.search(name)
+    return name == "from_pretrained" or bool(CONSTRUCTS.match(name) and not trains)
+
+
+def _random(path: str, frame: Frame, owners: Owners) -> bool:
+    """Whether what is named `generator` makes random numbers."""
+    binds = owners.bindings.binds(path, frame.function)
+    return any(isinstance(node, ir.Call) and node.method == "Generator" for bind in binds for node in ir.walk(bind.value))
 
 
 def _given(call: ir.Call) -> Iterator[str]:

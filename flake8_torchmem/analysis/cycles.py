@@ -81,7 +81,9 @@ def _may_clear(facts: FileFacts, function: ir.Function, event: ir.Event) -> bool
     if path.startswith("torch.") or torchapi.looks_like_scheduler(path.rpartition(".")[0]):
         return False
     given = (arg.path for arg in event.call.operands if isinstance(arg, ir.Name))
-    return bool(MAY_CLEAR.search(event.call.method)) or any(map(torchapi.looks_like_optimizer, given))
+    if MAY_CLEAR.search(event.call.method):
+        return True
+    return not torchapi.HARMLESS_TO_GRADIENTS.search(event.call.method) and any(map(torchapi.looks_like_optimizer, given))
 
 
 def fresh_model(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> ir.Bind | None:

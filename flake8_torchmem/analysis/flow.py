@@ -42,6 +42,7 @@ def explore(
     states: Iterable[S],
     transfer: Callable[[Block, S], Iterable[S]],
     follow: Callable[[Edge, S], S | None],
+    onward: Callable[[Block], Iterable[Block]],
     budget: Budget,
 ) -> set[S]:
     """Every state that can reach the exit, path by path.
@@ -51,12 +52,13 @@ def explore(
         states: states at its start.
         transfer: states after a block's events.
         follow: the state beyond an edge, None when the edge is infeasible.
+        onward: the next blocks, a given one included, that may change a state or lead somewhere else by it.
         budget: limit on visits.
 
     Raises:
         TooManyPathsError: the budget is spent.
     """
-    work = deque((entry, state) for state in states)
+    work = deque((block, state) for state in states for block in onward(entry))
     seen = set(work)
     exits: set[S] = set()
     while work:
@@ -67,9 +69,10 @@ def explore(
                 exits.add(after)
             for edge in block.edges:
                 beyond = follow(edge, after)
-                if beyond is not None and (edge.target, beyond) not in seen:
-                    seen.add((edge.target, beyond))
-                    work.append((edge.target, beyond))
+                reached = [(target, beyond) for target in onward(edge.target)] if beyond is not None else []
+                for visit in (visit for visit in reached if visit not in seen):
+                    seen.add(visit)
+                    work.append(visit)
     return exits
 
 

@@ -96,6 +96,7 @@ class Explorer:
             states,
             lambda block, state: self.block(block, state, frame),
             lambda edge, state: self.follow(edge, state, frame),
+            self.plan(frame).onward,
             self.budget,
         )
 

@@ -59,6 +59,7 @@ class Plan:
         self.known = {event: frozenset(self._decided(event, parts)) for event in self.overwrites}
         self.events = {block.index: found for block in function.blocks if (found := tuple(self._kept(block, losses)))}
         self._reach: dict[ir.Block, frozenset[ir.Event]] = {}
+        self._onward: dict[ir.Block, tuple[ir.Block, ...]] = {}
 
     def _touching(self, losses: frozenset[str]) -> Iterator[tuple[ir.Invoke, Touch]]:
         function = self.frame.function
@@ -126,6 +127,27 @@ class Plan:
             events = (event for reached in within_turn(block) for event in reached.events)
             self._reach[block] = frozenset(event for event in events if self._acts(event))
         return self._reach[block]
+
+    def onward(self, block: ir.Block) -> tuple[ir.Block, ...]:
+        """The next blocks, this one included, that may change a state: branches that log, print or save are passed over."""
+        if block not in self._onward:
+            found, pending, seen = [], [block], {block}
+            while pending:
+                current = pending.pop()
+                if self._changes_states(current):
+                    found.append(current)
+                    continue
+                ahead = [edge.target for edge in current.edges if edge.target not in seen]
+                seen.update(ahead)
+                pending += ahead
+            self._onward[block] = tuple(found)
+        return self._onward[block]
+
+    def _changes_states(self, block: ir.Block) -> bool:
+        """Whether a block has events, ends the function, or has an edge with a say."""
+        if block.index in self.events or block.raises or not block.edges:
+            return True
+        return any(edge.turn is not None or edge.handler or edge in self.tests for edge in block.edges)
 
 
 def _all_parts(test: conditions.Test) -> Iterator[conditions.Test]:
