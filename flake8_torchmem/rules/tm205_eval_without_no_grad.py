@@ -114,7 +114,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
         reported: set[ir.Loop | None] = set()
         direct = set(forwards(facts, function))
         for forward in runs(facts, function):
-            loop = _evaluation_loop(facts, function, forward, named=forward in direct)
+            loop = _evaluation_loop(facts, function, forward, direct=forward in direct)
             alone = loop is None and not reported and forward in direct and _evaluates_alone(facts, function, forward)
             if (loop is not None or alone) and loop not in reported:
                 reported.add(loop)
@@ -131,16 +131,15 @@ def _evaluates_alone(facts: FileFacts, function: ir.Function, forward: ir.Invoke
     return any(known(facts, function, forward) for known in (predicts_per_call, evaluates_once, evaluates_for_engine))
 
 
-def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke, named: bool) -> ir.Loop | None:
-    """The outermost loop around a forward that evaluates, goes over data and trains nothing; `named`: a function's name may say so."""
+def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke, direct: bool) -> ir.Loop | None:
+    """The outermost loop around a forward that evaluates, goes over data and trains nothing; for what a helper runs, by its iterable."""
     for loop in forward.ctx.loops:
-        if facts.effect_in(loop, function, "backward"):
+        if facts.effect_in(loop, function, "backward") or not evaluates(facts, loop, function):
             continue
+        over_data = goes_over_data(facts, loop, function)
         one_model_per_turn = paths.root(forward.call.path or "") in loop.assigned
-        if (loop.kind == "comp" or one_model_per_turn) and not goes_over_data(facts, loop, function):
+        if (loop.kind in ("comp", "while") and not direct) or ((loop.kind == "comp" or one_model_per_turn) and not over_data):
             continue
-        if evaluates(facts, loop, function) and (
-            goes_over_data(facts, loop, function) or mode_before(function, loop) or (named and torchapi.EVAL_NAME.search(function.name))
-        ):
+        if over_data or (direct and (mode_before(function, loop) or torchapi.EVAL_NAME.search(function.name))):
             return loop
     return None
