@@ -66,12 +66,11 @@ class Disk:
 
     @contextmanager
     def tracing(self) -> Iterator[Trace]:
-        """What is asked inside, which also counts as asked by what is being computed around it."""
+        """What is asked inside, and there alone."""
         outer, self.trace = self.trace, Trace()
         try:
             yield self.trace
         finally:
-            outer.add(self.trace)
             self.trace = outer
 
     def names(self, folder: str) -> frozenset[str]:

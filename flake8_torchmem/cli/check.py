@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +20,9 @@ from flake8_torchmem.output import Located, Report, json_report, text
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
 from flake8_torchmem.settings import Settings, SettingsError
 from flake8_torchmem.source import SourceError, decode
+
+if TYPE_CHECKING:
+    from flake8_torchmem.cache import Check
 
 CLEAN, FINDINGS, FAILURE = 0, 1, 2
 
@@ -34,6 +41,10 @@ def _codes(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option("--ignore", multiple=True, callback=_codes, metavar="CODES", help="Do not report these.")
 @click.option("--extend-select", multiple=True, callback=_codes, metavar="CODES", help="Report these as well.")
 @click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it.")
+@click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run.")
+@click.option(
+    "--cache-dir", envvar="TORCHMEM_CACHE_DIR", metavar="FOLDER", help="Where findings are kept; by default in the user's caches."
+)
 @click.option("--isolated", is_flag=True, help="Ignore configuration files: the command line alone decides.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
@@ -44,6 +55,8 @@ def check(
     ignore: tuple[str, ...],
     extend_select: tuple[str, ...],
     no_imports: bool,
+    no_cache: bool,
+    cache_dir: str | None,
     isolated: bool,
     exit_zero: bool,
     stdin_display_name: str,
@@ -61,9 +74,28 @@ def check(
         raise click.UsageError(str(error)) from error
     sources = find_files(paths)
     project = None if no_imports else Project()
-    report = _run(sources, settings, project, stdin_display_name, list_errors=UNREADABLE_FILE.code in codes)
+    with _checker(settings, project, cache_dir, no_cache) as checker:
+        report = _run(sources, checker, stdin_display_name, list_errors=UNREADABLE_FILE.code in codes)
     write_lines([json_report.render(report)] if output_format == "json" else text.render(report, wants_colour()))
     return _status(report, bool(sources.missing), exit_zero)
+
+
+def _checker(settings: Settings, project: Project | None, cache_dir: str | None, no_cache: bool) -> AbstractContextManager[Check]:
+    """What checks the files of this run: with a cache, if there is a place for it."""
+    folder = None if no_cache else cache_dir or _users_cache()
+    if folder is None:
+        return nullcontext(partial(check_source, settings=settings, project=project))
+    from flake8_torchmem.cache import caching
+
+    return caching(folder, settings, project, lambda message: click.echo(f"torchmem: {message}", err=True))
+
+
+def _users_cache() -> str | None:
+    """The folder among the user's caches; None for a user without a home."""
+    from platformdirs import user_cache_dir
+
+    folder = user_cache_dir("torchmem", appauthor=False)
+    return folder if os.path.isabs(folder) else None
 
 
 def _status(report: Report, missing: bool, exit_zero: bool) -> int:
@@ -74,12 +106,12 @@ def _status(report: Report, missing: bool, exit_zero: bool) -> int:
     return FAILURE if report.errors else CLEAN
 
 
-def _run(sources: Sources, settings: Settings, project: Project | None, stdin_name: str, list_errors: bool) -> Report:
+def _run(sources: Sources, checker: Check, stdin_name: str, list_errors: bool) -> Report:
     findings: list[Located] = []
     errors = list(sources.errors)
     checked = 0
     for path in with_progress(sources.files):
-        result = _check_file(path, stdin_name if path == STDIN else path, settings, project)
+        result = _check_file(path, stdin_name if path == STDIN else path, checker)
         if isinstance(result, FileError):
             errors.append(result)
         else:
@@ -89,10 +121,10 @@ def _run(sources: Sources, settings: Settings, project: Project | None, stdin_na
     return Report(findings, errors, checked)
 
 
-def _check_file(path: str, name: str, settings: Settings, project: Project | None) -> list[Located] | FileError:
+def _check_file(path: str, name: str, checker: Check) -> list[Located] | FileError:
     try:
         source = decode(_read(path))
-        findings = check_source(source, name, settings, project)
+        findings = checker(source, name)
     except SourceError as error:
         return unreadable(name, str(error), error.line)
     except OSError as error:
