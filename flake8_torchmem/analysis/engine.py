@@ -80,7 +80,11 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     try:
         facts = FileFacts(program, *known)
         found, failure = _reports(codes, facts, path)
-        if found and project and Importers(program, project, root).link(facts.homes(report.site for _, report in found)):
+        if (
+            found
+            and project
+            and Importers(program, project, root).link(facts.homes(site for _, report in found for site in (report.site, *report.mentions)))
+        ):
             # What callers in other files know may only take a finding back.
             still, _ = _reports(frozenset(code for code, _ in found), FileFacts(program, *known), path)
             places = {(code, report.site.mark, report.site.rank) for code, report in still}

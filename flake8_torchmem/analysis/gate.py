@@ -45,7 +45,6 @@ CALLED = re.compile(r"(\w+)\s*\(|\bcollate_fn\s*=\s*(?:\w+\.)*(\w+)")
 OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
 LOADER = re.compile(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
 ON_DEVICE = re.compile(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
-CUDA = re.compile(r"\.cuda\b|[\"']cuda")
 BINDS = re.compile(r"\(|cuda|workers", re.I)
 NAME = re.compile(r"[A-Za-z_]\w*")
 FILLS = re.compile(r"\bself\.(\w+)[^\n=]*(?:\.(?:append|extend)\b|\]\s*=[^=])")
@@ -150,20 +149,17 @@ def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
 
 
 def _is_looked_at(unit: Unit) -> bool:
-    """Of a class: what may train, keep or guard; of a module less, as that it makes graphs is known."""
+    """Of a class: what may train, keep, guard or make items; of a module less, as that it makes graphs is known."""
     if unit.cls is None:
         return True
     if len(unit.text) > MAX_METHOD:
         return False
-    if any("Dataset" in ast.unparse(base) for base in unit.cls.bases):
-        return True
-    if unit.name in NEVER - {"__init__"}:
-        return CUDA.search(unit.text) is not None
-    module = unit.name == "forward" or any(torchapi.MODULE_BASE.search(ast.unparse(base)) for base in unit.cls.bases)
-    if module:
+    if unit.name == "forward" or any(torchapi.MODULE_BASE.search(ast.unparse(base)) for base in unit.cls.bases):
         return DETACHES.search(unit.text) is not None
+    if unit.name in NEVER:
+        return True
     long = (unit.cls.end_lineno or 0) - unit.cls.lineno > MAX_CLASS_LINES
-    return unit.name == "__init__" or (TRAINING if long else KEEPS).search(unit.text) is not None
+    return (TRAINING if long else KEEPS).search(unit.text) is not None
 
 
 def _units(tree: ast.Module, lines: list[str]) -> Iterator[Unit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import deque
@@ -58,6 +59,7 @@ class Linker:
         self.program = program
         self.project = project
         self.root = root
+        self.path = os.path.abspath(program.file.name)
         self.linked = Linked()
         self.done: set[str] = set()
         self.left = project.limits.definitions
@@ -101,6 +103,9 @@ class Linker:
         place = self.project.find(name, self.root)
         if place is None:
             return
+        if place.outline.path == self.path:
+            self._lead_back(name, place.name)
+            return
         size = place.outline.size(place.name)
         if size > min(self.characters, MAX_DEFINITION) or not (size < SHORT or SPEAKS.search(place.outline.source(place.name))):
             return
@@ -114,6 +119,13 @@ class Linker:
             self._register(spelled, place.name, definition)
         yield from (base for names in definition.bases.values() for base in names)
         yield from self._called(definition.program.all_functions())
+
+    def _lead_back(self, spelled: str, name: str) -> None:
+        """An import of an imported file that means the checked one."""
+        if name in self.program.functions:
+            self.program.functions[spelled] = self.program.functions[name]
+        if name in self.program.classes:
+            self.program.classes[spelled] = self.program.classes[name]
 
     def _register(self, spelled: str, name: str, definition: Definition) -> None:
         program = definition.program
