@@ -68,13 +68,13 @@ def touches(call: ir.Call, frame: Frame, owners: Owners, losses: frozenset[str])
     named = [owners.canonical(p, frame) for p in given]
     if any(torchapi.looks_like_optimizer(p) or p in ("self", "trainer", "self.trainer") for p in named):
         return Touch.LOSS
-    if torchapi.CRITERION_NAME.search(name) or "loss" in name.lower() or _constructs(name) or _is_model(path, owners):
+    if torchapi.CRITERION_NAME.search(name) or "loss" in name.lower() or constructs(name) or _is_model(path, owners):
         return Touch.NOTHING
     modules = any(_is_model(p, owners) and not _random(p, frame, owners) for p in named)
     return Touch.LOSS if modules else Touch.NOTHING
 
 
-def _constructs(name: str) -> bool:
+def constructs(name: str) -> bool:
     """Whether a name says that something is made, and nothing trained or cleared."""
     trains = BACKPROPAGATES.search(name) or MODULE_METHODS_THAT_CLEAR.search(name)
     return name == "from_pretrained" or bool(CONSTRUCTS.match(name) and not trains)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import NOT_ENGINES
+from flake8_torchmem.analysis.callees import constructs
 from flake8_torchmem.analysis.evidence import is_leaf
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.values import Kind
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 POSITION = {"torch.autograd.backward": 3}
 IN_PLACE = frozenset({"zero_", "fill_"})
-MAY_CLEAR = re.compile(r"zero|reset|clear|clean|step|optimi", re.I)
+MAY_CLEAR = re.compile(r"(?:^|_)(?:zero|reset|clear|clean|step|optimi[sz]er?)(?:$|_)|(?:zero|reset|clear|clean)_?grad", re.I)
 
 
 def creates_graph(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
@@ -83,7 +84,9 @@ def _may_clear(facts: FileFacts, function: ir.Function, event: ir.Event) -> bool
     given = (arg.path for arg in event.call.operands if isinstance(arg, ir.Name))
     if MAY_CLEAR.search(event.call.method):
         return True
-    return not torchapi.HARMLESS_TO_GRADIENTS.search(event.call.method) and any(map(torchapi.looks_like_optimizer, given))
+    if torchapi.HARMLESS_TO_GRADIENTS.search(event.call.method) or constructs(event.call.method):
+        return False
+    return any(map(torchapi.looks_like_optimizer, given))
 
 
 def fresh_model(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> ir.Bind | None:

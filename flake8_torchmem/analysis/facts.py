@@ -94,8 +94,9 @@ class FileFacts:
         return Explorer(function, self.bindings, self.summaries, self.periods, self.per_batch(function), closed, self.budget).run()
 
     def per_batch(self, function: ir.Function) -> bool:
-        """Whether a method steps outside of any loop, and nothing in sight calls it: it is the body of a loop elsewhere."""
-        known = function.owner is not None and function.name != "__init__" and function not in self.summaries.callers()
+        """Whether a method steps outside of any loop, and nothing in its file calls it: it is the body of a loop elsewhere."""
+        called = any(not caller.file.linked for caller, _ in self.summaries.callers().get(function, ()))
+        known = function.owner is not None and function.name != "__init__" and not called
         return known and self.summaries.steps_once(function)
 
     def closed_owners(self, function: ir.Function) -> frozenset[str]:

@@ -117,7 +117,7 @@ class Scope:
                     yield node
 
     def loss_of(self, loop: Loop) -> str | None:
-        """The variable that a loop back-propagates, where it is one."""
+        """The variable that a loop back-propagates, where it is one and stays it until the turn ends."""
         stmt = next((stmt for stmt in self.backwards if loop in self.loops(stmt)), None)
         if stmt is None or not isinstance(stmt.value, ast.Call):
             return None
@@ -127,7 +127,10 @@ class Scope:
         if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Div):
             value = value.left
         scaled = any("scale_loss" in spelled(item) for node in self.around(stmt) if isinstance(node, ast.With) for item in node.items)
-        return value.id if isinstance(value, ast.Name) and not scaled else None
+        if not isinstance(value, ast.Name) or scaled:
+            return None
+        again = (node for node in ast.walk(loop) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        return None if any(node.id == value.id and node.lineno > stmt.lineno for node in again) else value.id
 
     def lossy(self, value: ast.expr) -> bool:
         """Whether a value is plainly a tensor with a graph: back-propagated here, or made by a criterion or a model here."""
