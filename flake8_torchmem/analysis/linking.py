@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir, paths
 from flake8_torchmem.analysis.lower import lower
+from flake8_torchmem.analysis.objects import annotated
 from flake8_torchmem.analysis.project import Definition, Place, Project
 from flake8_torchmem.source import Slices
 
@@ -86,15 +87,12 @@ class Linker:
         return self.linked
 
     def _called(self, functions: Iterator[ir.Function]) -> Iterator[str]:
-        """Full names of what functions call, where it may be an import."""
+        """Full names of what functions call, or name as the class of something, where it may be an import."""
         for function in functions:
-            local = _locals(function)
-            for event in function.events():
-                call = event.call if isinstance(event, (ir.Invoke, ir.Step, ir.Backward, ir.Zero)) else None
-                named = (call.path, _collate_function(call)) if call is not None else ()
-                for path in filter(None, named):
-                    if paths.root(path) in function.file.imports.keys() - local:
-                        yield torchapi.resolve(path, function.file.imports)
+            imported = function.file.imports.keys() - _locals(function)
+            for path in (*_calls(function), *_classes(function)):
+                if paths.root(path) in imported:
+                    yield torchapi.resolve(path, function.file.imports)
 
     def _add(self, name: str) -> Iterator[str]:
         """Link one name; yields what its definition needs in turn."""
@@ -103,8 +101,7 @@ class Linker:
         place = self.project.find(name, self.root)
         if place is None:
             return
-        if place.outline.path == self.path:
-            self._lead_back(name, place.name)
+        if place.outline.path == self.path and self._leads_back(name, place.name):
             return
         size = place.outline.size(place.name)
         if size > min(self.characters, MAX_DEFINITION) or not (size < SHORT or SPEAKS.search(place.outline.source(place.name))):
@@ -120,12 +117,13 @@ class Linker:
         yield from (base for names in definition.bases.values() for base in names)
         yield from self._called(definition.program.all_functions())
 
-    def _lead_back(self, spelled: str, name: str) -> None:
-        """An import of an imported file that means the checked one."""
+    def _leads_back(self, spelled: str, name: str) -> bool:
+        """Whether an import of an imported file means something of the checked one that is lowered already."""
         if name in self.program.functions:
             self.program.functions[spelled] = self.program.functions[name]
-        if name in self.program.classes:
+        elif name in self.program.classes:
             self.program.classes[spelled] = self.program.classes[name]
+        return spelled in self.program.functions or spelled in self.program.classes
 
     def _register(self, spelled: str, name: str, definition: Definition) -> None:
         program = definition.program
@@ -148,6 +146,20 @@ def read(place: Place) -> Definition | None:
     program = lower(Slices(outline.text, selection).modules(), ir.File(outline.shown, outline.scope, linked=True))
     bases = {cls: tuple(torchapi.resolve(base, outline.scope) for base in names) for cls, names in selection.bases.items()}
     return Definition(program, bases, selection.guarded)
+
+
+def _calls(function: ir.Function) -> Iterator[str]:
+    for event in function.events():
+        call = event.call if isinstance(event, (ir.Invoke, ir.Step, ir.Backward, ir.Zero)) else None
+        yield from filter(None, (call.path, _collate_function(call)) if call is not None else ())
+
+
+def _classes(function: ir.Function) -> Iterator[str]:
+    """Names that are written as those of classes, in annotations and as arguments: `defaultdict(AverageMeter)`."""
+    calls = (event.call for event in function.events() if isinstance(event, ir.Invoke))
+    arguments = (arg.path for call in calls for arg in call.args if isinstance(arg, ir.Name))
+    declared = (name for annotation in function.annotations.values() for name in annotated(annotation))
+    return (path for path in (*arguments, *declared) if torchapi.last(path)[:1].isupper())
 
 
 def _collate_function(call: ir.Call) -> str | None:
