@@ -130,8 +130,7 @@ def _targets(function: ir.Function, loop: ir.Loop) -> set[str]:
 
 def _moves(facts: FileFacts, function: ir.Function, batch: set[str], loop: ir.Loop | None, depth: int = 0) -> ir.Call | None:
     """The first call in a loop, or in a function that is given a batch, that moves the batch or a part of it to a device."""
-    inside = (event for event in function.events() if loop is None or loop in event.ctx.loops)
-    for event in sorted(inside, key=lambda event: event.site.mark.number):
+    for event in (event for event in function.events() if loop is None or loop in event.ctx.loops):
         if isinstance(event, ir.Bind) and _start(event.value) in batch:
             batch.add(paths.root(event.place))
         if not isinstance(event, ir.Invoke):

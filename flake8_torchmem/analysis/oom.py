@@ -49,7 +49,7 @@ def handlers(facts: FileFacts, function: ir.Function) -> Iterator[OomHandler]:
             yield OomHandler(
                 function,
                 clause,
-                sorted(following, key=lambda event: (event.site.mark.number, event.site.rank or 0)),
+                following,
                 [e for block, e in inside if isinstance(e, ir.Invoke) and clause.first <= block.index < clause.end],
             )
 

@@ -29,7 +29,7 @@ PLACE_FLAG = re.compile(r"cuda|gpu|device|cpu|worker", re.I)
 def made_on_device(facts: FileFacts, loader: Loader) -> Iterator[tuple[ir.Function, ir.Call]]:
     """For each function that the workers run: its first call that surely makes a tensor on the device."""
     for function in run_in_workers(facts, loader):
-        calls = sorted(facts.calls(function), key=lambda event: event.site.mark.number)
+        calls = list(facts.calls(function))
         if any(event.call.method == "get_worker_info" for event in calls):
             continue
         for event in calls:

@@ -27,9 +27,9 @@ class Edge:
 
 @dataclass(eq=False, slots=True)
 class Block:
-    """Events in order, then one of the edges; `raises`: it ends in an exception."""
+    """Events in order, then one of the edges; `raises`: it ends in an exception. `index`: its place among the function's blocks."""
 
-    index: int
+    index: int = -1
     events: list[Event] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     raises: bool = False
@@ -69,7 +69,7 @@ class Function:
         return Site(self.mark, index, decorator=True)
 
     def events(self) -> Iterator[Event]:
-        """All events, in source order of their blocks."""
+        """All events in source order; those of one statement in evaluation order, what a loop does after each turn behind its body."""
         for block in self.blocks:
             yield from block.events
 

@@ -27,7 +27,7 @@ class Scope:
         self.ctx = ir.Context(function.file, grad=grad)
         self.marks = marks
         self.mark = function.mark
-        self.block = self.new_block()
+        self.start(self.new_block())
         self.jumps: list[tuple[ir.Block, ir.Block]] = []
         self.switched: ir.Grad | None = None
         self.methods: dict[str, str] = {}
@@ -35,17 +35,18 @@ class Scope:
         self.values: dict[str, ir.Expr] = {}
 
     def new_block(self) -> ir.Block:
-        """A fresh block of the function, not yet linked."""
-        block = ir.Block(len(self.fn.blocks))
-        self.fn.blocks.append(block)
-        return block
+        """A fresh block, neither linked nor a part of the function until something starts in it."""
+        return ir.Block()
 
     def link(self, target: ir.Block, cond: ir.Expr | None = None, arm: bool = True, turn: ir.Loop | None = None) -> None:
         """An edge from the current block."""
         self.block.edges.append(ir.Edge(target, cond, arm, turn, self.ctx.loops, site=self.site()))
 
     def start(self, block: ir.Block) -> None:
-        """Go on in this block."""
+        """Go on in this block. Blocks are numbered as they are first started, which is the order of the source."""
+        if block.index < 0:
+            block.index = len(self.fn.blocks)
+            self.fn.blocks.append(block)
         self.block = block
 
     def nested(self, params: cst.Parameters) -> Scope:

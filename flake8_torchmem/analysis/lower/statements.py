@@ -213,9 +213,8 @@ class Statements:
         scope.link(body)
         scope.start(body)
         self.suite(node.body)
-        if node.orelse is not None:
-            self.suite(node.orelse.body)
-        scope.link(after)
+        passed = after if node.orelse is None else scope.new_block()
+        scope.link(passed)
         end = len(scope.fn.blocks)
         for handler in node.handlers:
             types = self._expr(handler.type) if handler.type is not None else None
@@ -225,6 +224,10 @@ class Statements:
             name = target_names(handler.name.name)[0] if handler.name is not None else None
             with scope.within(handler=ir.Handler(types, name, body.index, end)):
                 self.suite(handler.body)
+            scope.link(after)
+        if node.orelse is not None:
+            scope.start(passed)
+            self.suite(node.orelse.body)
             scope.link(after)
         scope.start(after)
         if node.finalbody is not None:
