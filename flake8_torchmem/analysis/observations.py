@@ -77,7 +77,7 @@ class Observations:
 
     def without(self, other: Observations) -> None:
         """Forget what can be seen in a linked function alone: that is its own file's affair."""
-        self.stale = {found for found in self.stale if (found[0], found[2]) not in {(seen[0], seen[2]) for seen in other.stale}}
+        self.stale = {found for found in self.stale if found[0] not in {seen[0] for seen in other.stale}}
         self.wiped = {
             found for found in self.wiped if (found.zero, found.backward) not in {(seen.zero, seen.backward) for seen in other.wiped}
         }

@@ -100,15 +100,15 @@ def check(facts: FileFacts) -> Iterator[Report]:
     """Sums that outlive the turn and take up tensors with graph, directly or through a meter of the file."""
     for found in retained(facts):
         if found.growth.kind == "sum":
-            yield _report(found.growth.event.site, found.growth.place, found.freed)
+            yield _report(found.growth.event.site, f"`{found.growth.place}`", found.freed)
     yield from _meters(facts)
 
 
 def _report(site: ir.Site, place: str, freed: bool) -> Report:
     if freed:
-        message = f"`{place}` keeps the autograd graph of every turn: backward freed the activations, its nodes stay in host memory"
+        message = f"{place} keeps the autograd graph of every turn: backward freed the activations, its nodes stay in host memory"
     else:
-        message = f"`{place}` keeps the autograd graph of every batch, and with it all activations: memory grows until it runs out"
+        message = f"{place} keeps the autograd graph of every batch, and with it all activations: memory grows until it runs out"
     return Report(site, message, "add the number: `.item()`; or `.detach()` where the sum has to stay a tensor")
 
 
@@ -125,5 +125,5 @@ def _meters(facts: FileFacts) -> Iterator[Report]:
                 values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param) for param, arg in callee.arguments(event.call)
             ):
                 freed = not event.ctx.loops or facts.effect_in(event.ctx.loops[-1], function, "backward")
-                place = f"{callee.owner.name}.{callee.name}" + (f" of {callee.file.name}" if callee.file.linked else "")
+                place = f"`{callee.owner.name}.{callee.name}`" + (f" in {callee.file.name}" if callee.file.linked else "")
                 yield _report(event.site, place, freed)
