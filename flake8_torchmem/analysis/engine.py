@@ -75,20 +75,20 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     names = project.names(path, root, selection.imports, selection.relative) if project else selection.imports
     program = lower(slices.modules(), ir.File(path, names))
     bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
-    linked = Linker(program, project, root).link(bases) if project else Linked()
+    linker = Linker(program, project, root) if project else None
+    linked = linker.link(bases) if linker else Linked()
     known = bases | linked.bases, selection.guarded | linked.guarded
     try:
         facts = FileFacts(program, *known)
         found, failure = _reports(codes, facts, path)
-        if (
-            found
-            and project
-            and Importers(program, project, root).link(facts.homes(site for _, report in found for site in (report.site, *report.mentions)))
-        ):
-            # What callers in other files know may only take a finding back.
+        homes = facts.homes(site for _, report in found for site in (report.site, *report.mentions))
+        if found and linker and project and Importers(program, project, root).link(homes):
+            # What callers in other files know, and what they make, may only take a finding back.
+            linked = linker.link(bases)
+            known = bases | linked.bases, selection.guarded | linked.guarded
             still, _ = _reports(frozenset(code for code, _ in found), FileFacts(program, *known), path)
-            places = {(code, report.site.mark, report.site.rank) for code, report in still}
-            found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in places]
+            kept = {(code, report.site.mark, report.site.rank) for code, report in still}
+            found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in kept]
         yield from _findings(found, path, slices, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure

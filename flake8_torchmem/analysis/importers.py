@@ -44,16 +44,29 @@ class Importers:
             if depth >= MAX_DEPTH or function.name == "<module>" or (path, function.name) in asked:
                 continue
             asked.add((path, function.name))
-            for caller, call, where in self._calls(function, path):
+            for caller, call, _ in self._made(function, path) if depth == 0 else ():
+                init = function.owner.methods.get("__init__") if function.owner else None
+                if init is not None:
+                    self.program.outside.setdefault(init, []).append((caller, call))
+            for caller, call, where in self._calls(function, path, inside=depth > 0):
                 self.program.outside.setdefault(function, []).append((caller, call))
                 pending.append((caller, where, depth + 1))
         return bool(self.program.outside)
 
-    def _calls(self, function: ir.Function, home: str) -> Iterator[tuple[ir.Function, ir.Call, str]]:
-        name, beside = function.name, function.owner.name if function.owner else _module(home)
+    def _calls(self, function: ir.Function, home: str, inside: bool) -> Iterator[tuple[ir.Function, ir.Call, str]]:
+        beside = function.owner.name if function.owner else _module(home)
+        yield from self._called(function.name, beside, home, inside)
+
+    def _made(self, function: ir.Function, home: str) -> Iterator[tuple[ir.Function, ir.Call, str]]:
+        """Where objects of a method's class are made: what happens to their attributes is seen there."""
+        if function.owner is not None and function.name != "__init__":
+            yield from self._called(function.owner.name, _module(home), home)
+
+    def _called(self, name: str, beside: str, home: str, inside: bool = False) -> Iterator[tuple[ir.Function, ir.Call, str]]:
+        """Calls by a name in other files that speak of what it belongs to; `inside`: in its own file as well."""
         called, spoken = re.compile(rf"\b{re.escape(name)}\s*\("), re.compile(rf"\b{re.escape(beside)}\b")
         for path, text in self.project.disk.texts(self.root):
-            if path == home or self.left <= 0 or name not in text or not (called.search(text) and spoken.search(text)):
+            if self.left <= 0 or name not in text or not (spoken.search(text) if path != home else inside) or not called.search(text):
                 continue
             program = self._lowered(path, text, called)
             for caller in program.all_functions() if program else ():

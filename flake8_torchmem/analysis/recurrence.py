@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STATE_NAME = re.compile(r"^(?:h|c|hc|hx|cx|hn|cn|h_?\d|c_?\d|[hc]_\w{1,4})$|hidden|(?:^|_)(?:hid|states?|carry)(?:$|_|\d)", re.I)
 CELL_NAME = re.compile(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
+MAX_HOPS = 3
 CELL_FACTORY = re.compile(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
 
 
@@ -74,8 +75,24 @@ class Recurrence:
         callee = self.facts.bindings.callee(call, self.function)
         if callee is not None:
             return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not _cuts(callee)
+        if self._cuts_inside(call.path or "", self.function):
+            return False
         func = call.receiver if call.method == "forward" and call.receiver is not None else call.func
         return self.facts.values(self.function).at(func, event) is Kind.MODULE or bool(CELL_NAME.search(torchapi.last(call.path or "")))
+
+    def _cuts_inside(self, path: str, function: ir.Function, hops: int = MAX_HOPS) -> bool:
+        """Whether the model is one that detaches by itself, as what makes it shows, here or in a caller that hands it in."""
+        cls = self.facts.bindings.class_of(path, function)
+        forward = self.facts.bindings.method(cls, "forward") if cls is not None else None
+        if forward is not None:
+            return _cuts(forward)
+        if path not in function.params or not hops:
+            return False
+        for caller, call in self.facts.summaries.callers().get(function, ()):
+            given = dict(function.arguments(call)).get(path)
+            if isinstance(given, ir.Name) and self._cuts_inside(given.path, caller, hops - 1):
+                return True
+        return False
 
     def made(self, call: ir.Call) -> set[ir.Bind]:
         """Bindings that hold the call's result or a part of it, or what another model made of that, graph and all."""
