@@ -95,6 +95,8 @@ def _handed_on(facts: FileFacts, snapshots: Snapshots, held: Held) -> bool:
     if any(saves(event, held) for event in snapshots.function.events()):
         return True
     for event in facts.calls(snapshots.function):
+        if event.call.method == "load_state_dict":
+            continue
         callee = facts.bindings.callee(event.call, snapshots.function)
         reads = (path for inner in callee.events() for path in ir.reads(inner)) if callee is not None else ()
         given = (path for arg in event.call.operands for path in ir.names(arg))
