@@ -86,9 +86,11 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
             # What callers in other files know, and what they make, may only take a finding back.
             linked = linker.link(bases)
             known = bases | linked.bases, selection.guarded | linked.guarded
-            still, _ = _reports(frozenset(code for code, _ in found), FileFacts(program, *known), path)
+            still, failed = _reports(frozenset(code for code, _ in found), FileFacts(program, *known), path)
             kept = {(code, report.site.mark, report.site.rank) for code, report in still}
-            found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in kept]
+            if failed is None:
+                found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in kept]
+            failure = failure or failed
         yield from _findings(found, path, slices, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure

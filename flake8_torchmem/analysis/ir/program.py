@@ -113,8 +113,8 @@ class Program:
     outside: dict[Function, list[tuple[Function, Call]]] = field(default_factory=dict)
 
     def add(self, other: Program) -> None:
-        """Take in the functions and classes of a file that calls this one's, and what it does when it is run."""
-        where = other.file.name
+        """Take in functions and classes of a file that calls this one's, and what it does when it is run; other parts may follow."""
+        where = f"{other.file.name}#{len(self.functions)}"
         self.functions.update({f"{where}:{name}": function for name, function in other.functions.items()})
         self.classes.update({f"{where}:{name}": cls for name, cls in other.classes.items()})
         if other.module is not None:
