@@ -269,4 +269,4 @@ def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
         isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
     )
     callers = (caller for caller, _ in facts.summaries.callers().get(function, ()))
-    return returns and any(isinstance(event, ir.Backward) for caller in callers for event in caller.events())
+    return returns and any(facts.summaries.back_propagates(caller) for caller in callers)

@@ -247,7 +247,7 @@ def direct(expr: ir.Expr) -> Iterator[str]:
         if isinstance(node, ir.Name):
             yield node.path
         elif isinstance(node, ir.Op) and node.op in CARRIES_PARTS:
-            pending.extend(node.args[1:] if node.op == "if" else node.args)
+            pending.extend(node.args[1:] if node.op == "if" else node.args[:1] if node.op in ("/", "**") else node.args)
         elif (
             isinstance(node, ir.Call)
             and node.method in ("scale", "mean", "sum", "to", "cuda", "squeeze", "float", "half")

@@ -133,10 +133,10 @@ class Explorer:
         if callee is not None and self.summaries.effects(callee):
             yield from self.call(event.call, callee, state, frame)  # type: ignore[arg-type]
             return
-        if not self.bindings.is_optimizer(event.owner, frame.function):
+        owner = self.owners.owner(event.owner, frame)
+        if not (self.bindings.is_optimizer(event.owner, frame.function) or self.bindings.is_optimizer(owner, self.function)):
             yield state
             return
-        owner = self.owners.owner(event.owner, frame)
         closure = self.closure(event, frame)
         unseen = self.bindings.is_wrapped(event.owner, frame.function)
         if owner in self.bindings.engines or unseen or (event.closure and closure is None):
@@ -247,6 +247,10 @@ class Explorer:
         facts = frozenset(fact for fact in state.facts if fact[0] not in stale) | self.plan(frame).known.get(event, frozenset())
         source = event.delta or event.value
         if event.place in self.losses and event.kind in ("assign", "augment") and not frame.depth and computed(source):
+            if state.loss is not None and state.loss.place == event.place not in ir.names(event.value):
+                over = {suspect for suspect in state.suspects if suspect.lost}  # the loss that was there for them is gone
+                self.settle(over, None)
+                state = replace(state, suspects=state.suspects - over)
             state = replace(state, ready=frame.loops + event.ctx.loops, loss=event)
         if self.plan(frame).built(event):
             state = typestate.forget(state, self.owners.owner(event.place, frame))

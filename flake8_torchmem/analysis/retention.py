@@ -46,7 +46,7 @@ def _trained(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
     """Whether a loop (or per-batch method) that grows the place back-propagates in the same turn."""
     if not growth.loops:
         turn = facts.turn(function)
-        return any(isinstance(event, ir.Backward) for event in function.events()) or (turn is not None and turn.trains)
+        return "backward" in facts.summaries.effects(function) or (turn is not None and turn.trains)
     training = [loop for loop in growth.loops if facts.effect_in(loop, function, "backward")]
     if not training:
         return False

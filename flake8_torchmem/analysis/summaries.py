@@ -102,6 +102,10 @@ class Summaries:
                 found.add(event.value.path)
         return frozenset(prefix for path in found for prefix in paths.prefixes(path)) - {"self"}
 
+    def back_propagates(self, function: ir.Function) -> bool:
+        """Whether a function back-propagates, itself or by a callee that it hands the loss."""
+        return bool(self.losses(function)) or any(isinstance(event, ir.Backward) for event in function.events())
+
     def _lost(self, event: ir.Event, function: ir.Function, calls: int) -> Iterator[str]:
         """What an event back-propagates, or hands to a callee that does."""
         if isinstance(event, ir.Backward):

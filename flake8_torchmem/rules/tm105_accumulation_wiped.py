@@ -106,8 +106,12 @@ def check(facts: FileFacts) -> Iterator[Report]:
 
 def _every_micro_batch(seen: Observations, wipe: Wipe) -> bool:
     """Whether the clear runs whenever the backward does: under no condition that the backward is not under."""
-    clear = wipe.frame.around(wipe.zero.ctx)
-    return not clear.handler and _spelled(clear.conds) <= _spelled(seen.context(wipe.backward).conds)
+    clear, backward = wipe.frame.around(wipe.zero.ctx), seen.context(wipe.backward)
+    shared = tuple(loop for loop in clear.loops if loop in backward.loops)
+    # A micro-batch beside the loop of the others is the first one, written out.
+    others = (seen.context(other).loops for other, owners in seen.claims.items() if wipe.owner in owners)
+    first = backward.loops == shared and any(loops[: len(shared)] == shared != loops for loops in others)
+    return not clear.handler and not first and _spelled(clear.conds) <= _spelled(backward.conds)
 
 
 def _waits(facts: FileFacts, seen: Observations, step: ir.Step, wipe: Wipe, steps: list[ir.Step]) -> bool:

@@ -123,12 +123,12 @@ def _every_turn(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bo
         module = function.name == "forward" and function.owner is not None and facts.evidence.module_class(function.owner.name)
         if not module and not facts.lifetimes(function).per_batch():
             return False
-    return not any(_asks_once(cond) for cond, _ in event.ctx.conds_inside(loops[-1] if loops else None))
+    return not any(_asks_once(cond, arm) for cond, arm in event.ctx.conds_inside(loops[-1] if loops else None))
 
 
-def _asks_once(cond: ir.Expr) -> bool:
-    """`x is None`, `step == 0`, `hasattr(...)`, `key not in cache`, `mask.size(0) != n`, `isnan(x).any()`."""
-    return any(
+def _asks_once(cond: ir.Expr, arm: bool) -> bool:
+    """`not self.ready`, `x is None`, `step == 0`, `hasattr(...)`, `key not in cache`, `mask.size(0) != n`, `isnan(x).any()`."""
+    return (not arm and isinstance(cond, ir.Name)) or any(
         (isinstance(node, ir.Op) and node.op in ("is", "==", "!=", "not in", "not", "<", "%"))
         or (isinstance(node, ir.Call) and node.method in ("hasattr", "getattr", "isnan", "isinf", "isfinite"))
         for node in ir.walk(cond)

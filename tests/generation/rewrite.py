@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 Rewriting = Callable[[str], "str | None"]
 
 NEW_NAMES = {
-    "optimizer": "opt", "model": "net", "criterion": "loss_fn", "loader": "train_loader", "scaler": "grad_scaler", "loss": "batch_loss",
+    "optimizer": "opt", "model": "net", "criterion": "loss_fn", "loader": "data_loader", "scaler": "grad_scaler", "loss": "batch_loss",
     "x": "inputs", "y": "targets", "i": "step_index",
 }  # fmt: skip
+NAMES = frozenset({(ast.Name, "id"), (ast.arg, "arg")})
 EVENTS = frozenset({"backward", "step", "zero_grad"})
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 JUMPS = (ast.Break, ast.Continue, ast.Return, ast.Yield, ast.YieldFrom, ast.Await)
@@ -30,12 +31,13 @@ def renamed(source: str) -> str | None:
     tree = ast.parse(source)
     taken = {name for node in ast.walk(tree) for name in _names(node)}
     new = {old: name for old, name in NEW_NAMES.items() if old in taken and name not in taken}
+    keywords = {arg.arg for arg in _arguments(tree)}
     for node in ast.walk(tree):
         for field, value in ast.iter_fields(node):
-            is_name = (type(node), field) in {(ast.Name, "id"), (ast.arg, "arg")}
-            of_self = isinstance(node, ast.Attribute) and field == "attr" and isinstance(node.value, ast.Name) and node.value.id == "self"
-            own_keyword = isinstance(node, ast.keyword) and field == "arg" and value in {arg.arg for arg in _arguments(tree)} | set(new.values())
-            if (is_name or of_self or own_keyword) and value in new:
+            of_self = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+            own = isinstance(node, ast.keyword) and node.arg in keywords
+            known = (type(node), field) in NAMES or (field == "attr" and of_self) or (field == "arg" and own)
+            if known and value in new:
                 setattr(node, field, new[value])
     return ast.unparse(tree) if new else None
 
@@ -92,14 +94,16 @@ def moved(source: str) -> str | None:
 
 
 def peeled(source: str) -> str | None:
-    """The first turn of a loop that trains, written out before it."""
+    """The first turn of a loop that trains, written out before it; not where it counts its turns or begins with a step."""
     tree = ast.parse(source)
     done = False
     for node in ast.walk(tree):
         for body in (value for _, value in ast.iter_fields(node) if isinstance(value, list)):
             for loop in [item for item in body if isinstance(item, ast.For)]:
                 inner = [part for item in loop.body for part in ast.walk(item)]
-                if loop.orelse or any(isinstance(part, (*JUMPS, ast.For, ast.While)) for part in inner) or not _trains(loop):
+                text, jumps = ast.unparse(loop), (*JUMPS, ast.For, ast.While, ast.AugAssign)
+                plain = not loop.orelse and not any(isinstance(part, jumps) for part in inner)
+                if not plain or not _trains(loop) or text.find("step(") < text.find("backward("):
                     continue
                 first = ast.parse(f"{ast.unparse(loop.target)} = next(iter({ast.unparse(loop.iter)}))").body
                 turn = [*first, *ast.parse("\n".join(map(ast.unparse, loop.body))).body]
@@ -118,20 +122,21 @@ def extracted(source: str) -> str | None:
     tree = ast.parse(source)
     known = {name for node in tree.body for name in _bound(node)} | set(dir(builtins))
     made: list[ast.stmt] = []
-    for owner in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]:
+    owners: list[ast.Module | ast.ClassDef] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
+    for owner in owners:
         helpers = made if owner is tree else owner.body
-        for function in [node for node in owner.body if isinstance(node, Function) and not node.name.startswith("helper_")]:
+        for function in [node for node in owner.body if isinstance(node, Function) and "helper_" not in node.name]:
             if any(isinstance(node, (*DEFINITIONS, ast.Lambda)) for item in function.body for node in ast.walk(item)):
                 continue
             for statement in [node for node in ast.walk(function) if _is_event(node)]:
                 names = sorted({node.id for node in ast.walk(statement) if isinstance(node, ast.Name)} - known - {"self"})
-                name = f"helper_{len(made) + len(helpers)}_{statement.value.func.attr}"  # type: ignore[attr-defined]
+                name = f"{'' if owner is tree else '_'}helper_{len(made) + len(helpers)}_{statement.value.func.attr}"  # type: ignore[attr-defined]
                 first = ["self"] if owner is not tree else []
                 helper = ast.parse(f"def {name}({', '.join(first + names)}):\n    {ast.unparse(statement)}").body[0]
                 call = ast.parse(f"{'self.' if first else ''}{name}({', '.join(names)})", mode="eval").body
                 statement.value = call  # type: ignore[attr-defined]
                 helpers.append(helper)
-    if not made and source.count("def helper_") == ast.unparse(tree).count("def helper_"):
+    if "helper_" not in ast.unparse(tree) and not made:
         return None
     start = next((index for index, node in enumerate(tree.body) if isinstance(node, DEFINITIONS)), len(tree.body))
     tree.body[start:start] = made
@@ -148,14 +153,18 @@ def _bound(node: ast.stmt) -> Iterator[str]:
 def _is_event(node: ast.AST) -> bool:
     if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call) or not isinstance(node.value.func, ast.Attribute):
         return False
-    return node.value.func.attr in EVENTS and all(isinstance(part, (ast.Name, ast.Attribute, ast.Call, ast.Load)) for part in ast.walk(node.value))
+    return node.value.func.attr in EVENTS and all(
+        isinstance(part, (ast.Name, ast.Attribute, ast.Call, ast.Load)) for part in ast.walk(node.value)
+    )
 
 
 def in_a_class(source: str) -> str | None:
     """A function that trains, and that nothing here calls, as a method."""
     tree = ast.parse(source)
     called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    found = [node for node in tree.body if isinstance(node, Function) and not node.decorator_list and node.name not in called and _trains(node)]
+    found = [
+        node for node in tree.body if isinstance(node, Function) and not node.decorator_list and node.name not in called and _trains(node)
+    ]
     for function in found:
         function.args.args.insert(0, ast.arg("self"))
         holder = ast.ClassDef(name=f"Holder{function.lineno}", bases=[], keywords=[], body=[function], decorator_list=[])

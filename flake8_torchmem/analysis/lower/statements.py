@@ -105,9 +105,11 @@ class Statements:
         self.define(node, self.scope)
 
     def branch(self, node: cst.If) -> None:
-        cond = self._expr(node.test)
+        cond, holds = self._expr(node.test), True
+        while isinstance(cond, ir.Op) and cond.op == "not":
+            cond, holds = cond.args[0], not holds
         before, after = self.scope.block, self.scope.new_block()
-        for arm, body in ((True, node.body), (False, node.orelse)):
+        for arm, body in ((holds, node.body), (not holds, node.orelse)):
             self.scope.start(before)
             block = self.scope.new_block()
             self.scope.link(block, cond, arm)
