@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.model import Finding
 
 if TYPE_CHECKING:
-    from flake8_torchmem.analysis.project import Project
+    from flake8_torchmem.analysis.imports.project import Project
     from flake8_torchmem.settings import Settings
 
 __all__ = ["Finding", "__version__", "check_source"]
@@ -28,7 +28,7 @@ def check_source(
         source: the file's bytes, or text that is already decoded.
         path: the name that the findings carry; the file need not exist.
         settings: which rules to run; by default those that are on by default.
-        project: where to look for what the file imports, `flake8_torchmem.analysis.project.Project()`, the same one for all
+        project: where to look for what the file imports, `flake8_torchmem.analysis.imports.project.Project()`, the same one for all
             files of a run; by default the file is judged alone.
 
     Raises:

@@ -13,7 +13,7 @@ from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 if TYPE_CHECKING:
     from flake8.options.manager import OptionManager
 
-    from flake8_torchmem.analysis.project import Project
+    from flake8_torchmem.analysis.imports.project import Project
     from flake8_torchmem.model import Finding
 
 # Codes of the rules that are off by default: reading them off the rules would import them all at flake8's start-up.
@@ -69,7 +69,7 @@ class TorchMemPlugin:
     def _project(cls) -> Project | None:
         """One for all files of a process: what several of them import is read once."""
         if cls.follow and cls.project is None:
-            from flake8_torchmem.analysis.project import FLAKE8_LIMITS, Project
+            from flake8_torchmem.analysis.imports.project import FLAKE8_LIMITS, Project
 
             cls.project = Project(FLAKE8_LIMITS)
         return cls.project

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from flake8_torchmem import Finding, cache, check_source
-from flake8_torchmem.analysis.disk import Disk
-from flake8_torchmem.analysis.project import Limits, Project
+from flake8_torchmem.analysis.imports.disk import Disk
+from flake8_torchmem.analysis.imports.project import Limits, Project
 from flake8_torchmem.cache import caching
 from flake8_torchmem.cache.store import FILE
 from flake8_torchmem.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 
 from flake8_torchmem.analysis import gate
 from flake8_torchmem.analysis.engine import check_text
-from flake8_torchmem.analysis.outline import imports
+from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.catalogue import catalogue
 from tests.cases import Case, expected, load
 

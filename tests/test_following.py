@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flake8_torchmem.analysis.engine import check_text
-from flake8_torchmem.analysis.outline import outline
-from flake8_torchmem.analysis.project import Limits, Project
+from flake8_torchmem.analysis.imports.outline import outline
+from flake8_torchmem.analysis.imports.project import Limits, Project
 
 CODES = frozenset({"TM101", "TM201", "TM900"})
 STEP = "def step(model, x, optimizer):\n    model(x).sum().backward()\n    optimizer.step()\n"

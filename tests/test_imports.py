@@ -15,7 +15,7 @@ from tests.samples import LEAKY
 
 PACKAGE = REPOSITORY / "flake8_torchmem"
 HEAVY = {"libcst", "click", "rich", "pathspec", "torch"}
-STANDARD_LIBRARY_ALONE = ("model", "analysis/ir", "analysis/flow", "analysis/values", "analysis/gradients", "analysis/lifetime")
+STANDARD_LIBRARY_ALONE = ("model", "analysis/ir", "analysis/flow", "analysis/values", "analysis/gradients", "analysis/retention/lifetime")
 READERS_OF_SYNTAX = ("source", "analysis/lower", "fixes", "codemods")
 PLAIN = "import os\n\n\ndef loss(step):\n    return os.getcwd(), step\n"
 CALL_FLAKE8 = "from flake8.main.cli import main; main(['--isolated', '-j1', 'a.py'])"

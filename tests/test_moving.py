@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flake8_torchmem.analysis.engine import check_text
-from flake8_torchmem.analysis.project import Project
+from flake8_torchmem.analysis.imports.project import Project
 from flake8_torchmem.catalogue import catalogue
 from tests.cases import Case, load
 

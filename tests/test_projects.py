@@ -9,7 +9,7 @@ import pytest
 
 from flake8_torchmem.analysis.engine import check_text
 from flake8_torchmem.analysis.facts import FileFacts
-from flake8_torchmem.analysis.project import FLAKE8_LIMITS, Limits, Project
+from flake8_torchmem.analysis.imports.project import FLAKE8_LIMITS, Limits, Project
 from flake8_torchmem.catalogue import catalogue
 from flake8_torchmem.rules import rule_modules
 from flake8_torchmem.rules.base import Report

@@ -17,8 +17,8 @@ from flake8_torchmem.source import Slices, parse
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.linking import Linked
-    from flake8_torchmem.analysis.project import Project
+    from flake8_torchmem.analysis.imports.linking import Linked
+    from flake8_torchmem.analysis.imports.project import Project
     from flake8_torchmem.rules.base import Report
 
 
@@ -66,8 +66,8 @@ def collector_paused() -> Iterator[None]:
 def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None) -> Iterator[Finding]:
     """Findings of a file that passed the gate. What needs libcst is imported only here."""
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.importers import Importers
-    from flake8_torchmem.analysis.linking import Linked, Linker
+    from flake8_torchmem.analysis.imports.importers import Importers
+    from flake8_torchmem.analysis.imports.linking import Linked, Linker
     from flake8_torchmem.analysis.lower import lower
 
     slices = Slices(text, selection)

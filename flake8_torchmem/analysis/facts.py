@@ -6,22 +6,23 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import clipping, ir
+from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.flow import Budget
-from flake8_torchmem.analysis.gradient_paths import MAX_VISITS_OF_FILE, Explorer
-from flake8_torchmem.analysis.lifetime import Lifetimes
+from flake8_torchmem.analysis.gradients import clipping
+from flake8_torchmem.analysis.gradients.explorer import MAX_VISITS_OF_FILE, Explorer
+from flake8_torchmem.analysis.gradients.observations import Observations, Verdict
+from flake8_torchmem.analysis.gradients.periods import Periods
+from flake8_torchmem.analysis.gradients.reductions import Reductions
+from flake8_torchmem.analysis.gradients.windows import Window, Windows
+from flake8_torchmem.analysis.loading.placement import Placement
 from flake8_torchmem.analysis.memo import memoized
-from flake8_torchmem.analysis.observations import Observations, Verdict
-from flake8_torchmem.analysis.outputs import Outputs
-from flake8_torchmem.analysis.periods import Periods
-from flake8_torchmem.analysis.placement import Placement
-from flake8_torchmem.analysis.reductions import Reductions
+from flake8_torchmem.analysis.retention.lifetime import Lifetimes
+from flake8_torchmem.analysis.retention.outputs import Outputs
 from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.analysis.turns import Turn, turn_around
 from flake8_torchmem.analysis.values import Values
-from flake8_torchmem.analysis.windows import Window, Windows
 
 
 class FileFacts:

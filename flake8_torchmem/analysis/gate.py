@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis.outline import imports
+from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WITH_COMPANIONS, triggers
 
 MAX_UNIT = 200_000

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flake8_torchmem import __version__, check_source
-from flake8_torchmem.analysis.disk import Disk, Trace
+from flake8_torchmem.analysis.imports.disk import Disk, Trace
 from flake8_torchmem.model import Finding, Severity, Span
 from flake8_torchmem.rules.internal import INTERNAL_ERROR
 
 if TYPE_CHECKING:
-    from flake8_torchmem.analysis.project import Project
+    from flake8_torchmem.analysis.imports.project import Project
     from flake8_torchmem.cache.store import Store
     from flake8_torchmem.settings import Settings
 

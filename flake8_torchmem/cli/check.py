@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flake8_torchmem import check_source
-from flake8_torchmem.analysis.project import Project
+from flake8_torchmem.analysis.imports.project import Project
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines
 from flake8_torchmem.files import STDIN, Sources, find_files, unreadable

@@ -10,8 +10,8 @@ from flake8_torchmem.model import Safety, Severity
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.analysis.gradients.observations import Observations
     from flake8_torchmem.analysis.ir import Event, Site
-    from flake8_torchmem.analysis.observations import Observations
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.owners import spoken
+from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.observations import Observations
+    from flake8_torchmem.analysis.gradients.observations import Observations
 
 RULE = Rule(
     code="TM101",

@@ -67,9 +67,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.owners import spoken
-from flake8_torchmem.analysis.scaling import Fault, faults
-from flake8_torchmem.analysis.windows import spelled
+from flake8_torchmem.analysis.gradients.owners import spoken
+from flake8_torchmem.analysis.gradients.scaling import Fault, faults
+from flake8_torchmem.analysis.gradients.windows import spelled
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

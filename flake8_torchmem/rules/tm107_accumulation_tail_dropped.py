@@ -61,8 +61,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis import windows
-from flake8_torchmem.analysis.owners import spoken
+from flake8_torchmem.analysis.gradients import windows
+from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -63,8 +63,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.owners import spoken
-from flake8_torchmem.analysis.windows import Fires, Window, spelled
+from flake8_torchmem.analysis.gradients.owners import spoken
+from flake8_torchmem.analysis.gradients.windows import Fires, Window, spelled
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -73,8 +73,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.clipping import Clipping, Misplaced
-from flake8_torchmem.analysis.evaluation import is_unit_test
+from flake8_torchmem.analysis.gradients.clipping import Clipping, Misplaced
+from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

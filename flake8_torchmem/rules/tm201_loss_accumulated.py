@@ -75,7 +75,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention import accumulates, retained
+from flake8_torchmem.analysis.retention.retained import accumulates, retained
 from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule

@@ -68,8 +68,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.collected import collected
-from flake8_torchmem.analysis.placement import Place
+from flake8_torchmem.analysis.loading.placement import Place
+from flake8_torchmem.analysis.retention.collected import collected
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

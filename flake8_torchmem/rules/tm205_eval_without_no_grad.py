@@ -73,7 +73,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.evaluation import (
+from flake8_torchmem.analysis.retention.evaluation import (
     evaluates,
     evaluates_for_engine,
     evaluates_once,

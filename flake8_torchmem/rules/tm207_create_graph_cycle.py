@@ -71,8 +71,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.cycles import cleared_somewhere, creates_graph, fresh_model, handed_in, leaf_inputs
-from flake8_torchmem.analysis.evaluation import is_unit_test
+from flake8_torchmem.analysis.gradients.cycles import cleared_somewhere, creates_graph, fresh_model, handed_in, leaf_inputs
+from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -72,7 +72,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.recurrence import Carried, Recurrence, retains
+from flake8_torchmem.analysis.retention.recurrence import Carried, Recurrence, retains
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

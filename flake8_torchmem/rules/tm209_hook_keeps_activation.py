@@ -78,8 +78,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.hook_growth import grows, trains, unremoved
-from flake8_torchmem.analysis.hooks import Kept, kept
+from flake8_torchmem.analysis.retention.hook_growth import grows, trains, unremoved
+from flake8_torchmem.analysis.retention.hooks import Kept, kept
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -70,7 +70,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.oom import attempts, handlers, stored
+from flake8_torchmem.analysis.retention.oom import attempts, handlers, stored
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

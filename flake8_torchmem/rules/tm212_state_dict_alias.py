@@ -75,8 +75,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.kept_weights import kept_by_objects
-from flake8_torchmem.analysis.snapshots import Held, Snapshots, Stale
+from flake8_torchmem.analysis.retention.kept_weights import kept_by_objects
+from flake8_torchmem.analysis.retention.snapshots import Held, Snapshots, Stale
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -73,7 +73,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.checkpoints import alive_at_work, is_checkpoint, load_without_location
+from flake8_torchmem.analysis.retention.checkpoints import alive_at_work, is_checkpoint, load_without_location
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

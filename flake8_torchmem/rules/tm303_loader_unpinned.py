@@ -66,10 +66,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.batches import moved
-from flake8_torchmem.analysis.evaluation import is_unit_test
-from flake8_torchmem.analysis.loaders import loaders
-from flake8_torchmem.analysis.workers import leaves_host
+from flake8_torchmem.analysis.loading.batches import moved
+from flake8_torchmem.analysis.loading.loaders import loaders
+from flake8_torchmem.analysis.loading.workers import leaves_host
+from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

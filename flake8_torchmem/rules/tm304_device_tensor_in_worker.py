@@ -79,8 +79,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.loaders import Loader, forking_loaders
-from flake8_torchmem.analysis.workers import indexed_on_device, made_on_device
+from flake8_torchmem.analysis.loading.loaders import Loader, forking_loaders
+from flake8_torchmem.analysis.loading.workers import indexed_on_device, made_on_device
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -71,8 +71,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.devices import RANDOM, is_transfer, made_by_factory
-from flake8_torchmem.analysis.evaluation import forwards, goes_over_data, is_unit_test
+from flake8_torchmem.analysis.loading.devices import RANDOM, is_transfer, made_by_factory
+from flake8_torchmem.analysis.retention.evaluation import forwards, goes_over_data, is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -80,8 +80,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.loaders import Samples, has_workers, loaders, samples
-from flake8_torchmem.analysis.workers import many_objects
+from flake8_torchmem.analysis.loading.loaders import Samples, has_workers, loaders, samples
+from flake8_torchmem.analysis.loading.workers import many_objects
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -66,7 +66,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.evaluation import is_batch_loop
+from flake8_torchmem.analysis.retention.evaluation import is_batch_loop
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -63,7 +63,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.holding import held_for_nothing
+from flake8_torchmem.analysis.retention.holding import held_for_nothing
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

@@ -69,8 +69,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.evaluation import is_batch_loop
-from flake8_torchmem.analysis.padding import allocator_is_set, on_device, padding_of
+from flake8_torchmem.analysis.loading.padding import allocator_is_set, on_device, padding_of
+from flake8_torchmem.analysis.retention.evaluation import is_batch_loop
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 

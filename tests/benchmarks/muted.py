@@ -13,13 +13,14 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from flake8_torchmem.analysis import gradient_paths, ir
+from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.engine import check_text
-from flake8_torchmem.analysis.gradient_paths import HANDLERS, MAX_VISITS, Explorer
-from flake8_torchmem.analysis.gradients import UNKNOWN, State
-from flake8_torchmem.analysis.observations import Observations
-from flake8_torchmem.analysis.owners import Frame
-from flake8_torchmem.analysis.project import Project
+from flake8_torchmem.analysis.gradients import explorer as gradient_paths
+from flake8_torchmem.analysis.gradients.explorer import HANDLERS, MAX_VISITS, Explorer
+from flake8_torchmem.analysis.gradients.observations import Observations
+from flake8_torchmem.analysis.gradients.owners import Frame
+from flake8_torchmem.analysis.gradients.typestate import UNKNOWN, State
+from flake8_torchmem.analysis.imports.project import Project
 from flake8_torchmem.source import SourceError, decode
 from tests.benchmarks.corpora import table
 

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from flake8_torchmem.analysis.engine import check_text
-from flake8_torchmem.analysis.project import Project
+from flake8_torchmem.analysis.imports.project import Project
 from flake8_torchmem.catalogue import catalogue
 from flake8_torchmem.rules.internal import INTERNAL_ERROR
 from flake8_torchmem.source import SourceError

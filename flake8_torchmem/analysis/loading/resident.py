@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.devices import FACTORIES, KEEPS_PLACE, RANDOM, is_transfer, names_device
-from flake8_torchmem.analysis.evaluation import goes_over_data, is_unit_test
-from flake8_torchmem.analysis.loaders import WORKER_METHODS, Samples, forking_loaders, loaders, samples
+from flake8_torchmem.analysis.loading.devices import FACTORIES, KEEPS_PLACE, RANDOM, is_transfer, names_device
+from flake8_torchmem.analysis.loading.loaders import WORKER_METHODS, Samples, forking_loaders, loaders, samples
+from flake8_torchmem.analysis.loading.workers import indexed_on_device, reads_sample
 from flake8_torchmem.analysis.origins import Origin, calls_of, origins, returned
-from flake8_torchmem.analysis.workers import indexed_on_device, reads_sample
+from flake8_torchmem.analysis.retention.evaluation import goes_over_data, is_unit_test
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts

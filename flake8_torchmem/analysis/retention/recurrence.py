@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.evaluation import evaluates, goes_over_data, needs_gradients, proves_no_grad, returns_graph
 from flake8_torchmem.analysis.flow import within_turn
+from flake8_torchmem.analysis.retention.evaluation import evaluates, goes_over_data, needs_gradients, proves_no_grad, returns_graph
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.placement import COPIES_TO_HOST, TO_HOST, Place
+from flake8_torchmem.analysis.loading.placement import COPIES_TO_HOST, TO_HOST, Place
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:

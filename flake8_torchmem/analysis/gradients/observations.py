@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flake8_torchmem.analysis import conditions, ir
-from flake8_torchmem.analysis.owners import Frame
+from flake8_torchmem.analysis.gradients.owners import Frame
 
 ORDER_DEFECTS = ("TM102", "TM103", "TM104")
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import NOT_ENGINES
-from flake8_torchmem.analysis.callees import constructs
 from flake8_torchmem.analysis.evidence import is_leaf
 from flake8_torchmem.analysis.flow import following
+from flake8_torchmem.analysis.gradients.callees import constructs
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.placement import COPIES_TO_HOST, TO_HOST
+from flake8_torchmem.analysis.loading.placement import COPIES_TO_HOST, TO_HOST
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts

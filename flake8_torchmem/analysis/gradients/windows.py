@@ -11,8 +11,8 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.flow import within_turn
-from flake8_torchmem.analysis.observations import Observations
-from flake8_torchmem.analysis.periods import Period, Periods, increment
+from flake8_torchmem.analysis.gradients.observations import Observations
+from flake8_torchmem.analysis.gradients.periods import Period, Periods, increment
 from flake8_torchmem.analysis.summaries import Summaries
 
 ENDLESS = re.compile(r"cycle|infinite|forever|endless|repeat|^count$|stream|islice", re.I)

@@ -8,7 +8,7 @@ from enum import Enum
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.owners import Frame, Owners
+from flake8_torchmem.analysis.gradients.owners import Frame, Owners
 
 LIBRARY = (
     "torch.",

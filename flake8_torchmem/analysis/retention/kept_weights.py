@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.snapshots import BEST, Held, Snapshots, overlap, saves
+from flake8_torchmem.analysis.retention.snapshots import BEST, Held, Snapshots, overlap, saves
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
-from flake8_torchmem.analysis.callees import HOLDERS
 from flake8_torchmem.analysis.flow import following
+from flake8_torchmem.analysis.gradients.callees import HOLDERS
 from flake8_torchmem.analysis.memo import memoized
 
 if TYPE_CHECKING:

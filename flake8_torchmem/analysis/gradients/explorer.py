@@ -8,15 +8,15 @@ from typing import Any
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
-from flake8_torchmem.analysis import gradients as typestate
 from flake8_torchmem.analysis.bindings import Bindings
-from flake8_torchmem.analysis.callees import Touch
 from flake8_torchmem.analysis.flow import Budget, TooManyPathsError, explore
-from flake8_torchmem.analysis.gradients import OTHERS, State, Suspect
-from flake8_torchmem.analysis.observations import Observations, Verdict, Wipe, enclosing
-from flake8_torchmem.analysis.owners import Frame, Owners
-from flake8_torchmem.analysis.periods import Periods
-from flake8_torchmem.analysis.plan import Plan
+from flake8_torchmem.analysis.gradients import typestate
+from flake8_torchmem.analysis.gradients.callees import Touch
+from flake8_torchmem.analysis.gradients.observations import Observations, Verdict, Wipe, enclosing
+from flake8_torchmem.analysis.gradients.owners import Frame, Owners
+from flake8_torchmem.analysis.gradients.periods import Periods
+from flake8_torchmem.analysis.gradients.plan import Plan
+from flake8_torchmem.analysis.gradients.typestate import OTHERS, State, Suspect
 from flake8_torchmem.analysis.summaries import Summaries
 
 MAX_VISITS = 4000

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.evaluation import evaluates, forwards, goes_over_data, needs_gradients
 from flake8_torchmem.analysis.evidence import carriers, type_tested
-from flake8_torchmem.analysis.lifetime import Growth
+from flake8_torchmem.analysis.retention.evaluation import evaluates, forwards, goes_over_data, needs_gradients
+from flake8_torchmem.analysis.retention.lifetime import Growth
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.evaluation import is_batch_loop
-from flake8_torchmem.analysis.liveness import read_after
+from flake8_torchmem.analysis.retention.evaluation import is_batch_loop
+from flake8_torchmem.analysis.retention.liveness import read_after
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:

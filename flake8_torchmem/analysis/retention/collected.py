@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.evaluation import EVALUATION_DATA
-from flake8_torchmem.analysis.fate import Fate, fate
-from flake8_torchmem.analysis.lifetime import Growth
-from flake8_torchmem.analysis.placement import Place
+from flake8_torchmem.analysis.loading.placement import Place
+from flake8_torchmem.analysis.retention.evaluation import EVALUATION_DATA
+from flake8_torchmem.analysis.retention.fate import Fate, fate
+from flake8_torchmem.analysis.retention.lifetime import Growth
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from flake8_torchmem.analysis import conditions, ir
-from flake8_torchmem.analysis.callees import Touch, touches
 from flake8_torchmem.analysis.flow import within_turn
-from flake8_torchmem.analysis.owners import Frame, Owners
+from flake8_torchmem.analysis.gradients.callees import Touch, touches
+from flake8_torchmem.analysis.gradients.owners import Frame, Owners
 from flake8_torchmem.analysis.summaries import Summaries
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.reductions import Reduced
-from flake8_torchmem.analysis.windows import Fires, Window
+from flake8_torchmem.analysis.gradients.reductions import Reduced
+from flake8_torchmem.analysis.gradients.windows import Fires, Window
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.disk import MARKERS, Disk, Trace
-from flake8_torchmem.analysis.outline import Outline, outline
+from flake8_torchmem.analysis.imports.disk import MARKERS, Disk, Trace
+from flake8_torchmem.analysis.imports.outline import Outline, outline
 
 MAX_HOPS = 8
 MAX_KEPT = 1_000

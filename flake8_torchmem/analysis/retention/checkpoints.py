@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.evaluation import forwards
+from flake8_torchmem.analysis.retention.evaluation import forwards
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.evaluation import evaluates
 from flake8_torchmem.analysis.evidence import carriers, direct, type_tested
+from flake8_torchmem.analysis.retention.evaluation import evaluates
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:

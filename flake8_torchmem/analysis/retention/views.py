@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.collected import collected
+from flake8_torchmem.analysis.retention.collected import collected
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from flake8_torchmem.analysis import gate, ir
+from flake8_torchmem.analysis.imports.project import Project
 from flake8_torchmem.analysis.lower import lower
-from flake8_torchmem.analysis.project import Project
 from flake8_torchmem.source import Slices, SourceError, parse
 
 MAX_DEPTH = 3

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.devices import TRANSFER_HELPER, is_transfer
-from flake8_torchmem.analysis.loaders import Loader
+from flake8_torchmem.analysis.loading.devices import TRANSFER_HELPER, is_transfer
+from flake8_torchmem.analysis.loading.loaders import Loader
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir, paths
+from flake8_torchmem.analysis.imports.project import Definition, Place, Project
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.objects import annotated
-from flake8_torchmem.analysis.project import Definition, Place, Project
 from flake8_torchmem.source import Slices
 
 # What a long function must speak of to change gradients, to detach tensors, or to guard; short ones are read in any case.

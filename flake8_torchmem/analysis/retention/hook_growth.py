@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.evaluation import forwards, is_batch_loop
-from flake8_torchmem.analysis.hooks import Kept, registrations
-from flake8_torchmem.analysis.lifetime import empties
+from flake8_torchmem.analysis.retention.evaluation import forwards, is_batch_loop
+from flake8_torchmem.analysis.retention.hooks import Kept, registrations
+from flake8_torchmem.analysis.retention.lifetime import empties
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts

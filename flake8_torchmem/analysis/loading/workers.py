@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.devices import KEEPS_PLACE, is_device_check, is_transfer, makes_cuda_tensor, put_on_device
-from flake8_torchmem.analysis.loaders import WORKER_METHODS, Loader, Samples, run_in_workers, samples
+from flake8_torchmem.analysis.loading.devices import KEEPS_PLACE, is_device_check, is_transfer, makes_cuda_tensor, put_on_device
+from flake8_torchmem.analysis.loading.loaders import WORKER_METHODS, Loader, Samples, run_in_workers, samples
 from flake8_torchmem.analysis.origins import Origin
 
 if TYPE_CHECKING:
