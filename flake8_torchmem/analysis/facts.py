@@ -21,7 +21,7 @@ from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.retention.lifetime import Lifetimes
 from flake8_torchmem.analysis.retention.outputs import Outputs
 from flake8_torchmem.analysis.summaries import Summaries
-from flake8_torchmem.analysis.turns import Turn, turn_around
+from flake8_torchmem.analysis.turns import MAX_CALLS, Turn, turn_around
 from flake8_torchmem.analysis.values import Values
 
 
@@ -59,9 +59,9 @@ class FileFacts:
         return Lifetimes(function, self.evidence, self.turn(function))
 
     @memoized
-    def turn(self, function: ir.Function) -> Turn | None:
-        """The turn of a loop elsewhere that a function is called in."""
-        return turn_around(self, function)
+    def turn(self, function: ir.Function, calls: int = MAX_CALLS) -> Turn | None:
+        """The turn of a loop elsewhere that a function is called in, over so many calls."""
+        return turn_around(self, function, calls)
 
     @memoized
     def placement(self, function: ir.Function) -> Placement:

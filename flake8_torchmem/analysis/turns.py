@@ -23,7 +23,7 @@ class Turn:
     trains: bool
 
 
-def turn_around(facts: FileFacts, function: ir.Function, calls: int = MAX_CALLS) -> Turn | None:
+def turn_around(facts: FileFacts, function: ir.Function, calls: int) -> Turn | None:
     """The turn that a function is called in, None where no loop over batches is in sight or known.
 
     Args:
@@ -57,7 +57,7 @@ def _called(facts: FileFacts, function: ir.Function, calls: int) -> Turn | None:
         loop = call.ctx.loops[-1] if call.ctx.loops else None
         if loop is not None and facts.trains_each_turn(loop, caller):
             return Turn(tuple(_events(facts, caller, loop)), trains=True)
-        around = turn_around(facts, caller, calls - 1) if loop is None else None
+        around = facts.turn(caller, calls - 1) if loop is None else None
         if around is not None:
             return Turn((*around.events, *_events(facts, caller, None)), around.trains)
     return None
