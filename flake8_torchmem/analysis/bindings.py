@@ -236,6 +236,13 @@ class Bindings:
         return {torchapi.last(event.owner) for event in events if isinstance(event, ir.Zero) and event.owner}
 
     @cached_property
+    def handed(self) -> frozenset[tuple[str, str]]:
+        """Last parts of callees, each with those of the names that they are given by position: `Engine(update)`."""
+        events = (event for function in self.program.all_functions() for event in function.events())
+        calls = (event.call for event in events if isinstance(event, ir.Invoke))
+        return frozenset((call.method, torchapi.last(arg.path)) for call in calls for arg in call.args if isinstance(arg, ir.Name))
+
+    @cached_property
     def stepped(self) -> frozenset[str]:
         """Last parts of all paths that the file steps."""
         events = (event for function in self.program.all_functions() for event in function.events())

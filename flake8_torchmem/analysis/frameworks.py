@@ -34,12 +34,7 @@ def is_process_function(bindings: Bindings, function: ir.Function) -> bool:
     """Whether ignite runs the function on every batch: `Engine(update)`."""
     if function.owner is None and len(function.params) != 2:
         return False
-    scopes = (function.parent, *bindings.relatives(function), bindings.program.module, *bindings.program.functions.values())
-    calls = (event.call for scope in scopes if scope is not None for event in scope.events() if isinstance(event, ir.Invoke))
-    return any(
-        call.method in ENGINES and any(isinstance(arg, ir.Name) and torchapi.last(arg.path) == function.name for arg in call.args)
-        for call in calls
-    )
+    return any((engine, function.name) in bindings.handed for engine in ENGINES)
 
 
 def returned_losses(bindings: Bindings, function: ir.Function) -> Iterator[tuple[ir.Return, ir.Expr]]:
