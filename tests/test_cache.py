@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flake8_torchmem import Finding, cache, check_source
-from flake8_torchmem.analysis.imports.disk import Disk
+from flake8_torchmem.analysis.imports.disk import SEARCH, Disk
 from flake8_torchmem.analysis.imports.project import Limits, Project
 from flake8_torchmem.cache import caching
 from flake8_torchmem.cache.store import FILE
@@ -79,7 +79,7 @@ def anew(folder: Path, settings: Settings = ALL, limits: Limits | None = None) -
         with project.disk.tracing() as trace:
             found = check_source(text, path, settings, project)
         root = project.root(os.path.dirname(path))
-        assert all(asked.startswith(root) for _, asked in trace.asked), "an entry would not hold in another clone"
+        assert all(what.startswith(root) != (kind == SEARCH) for kind, what in trace.asked), "an entry would not hold in another clone"
         return found
 
     return check_all(folder, check)
@@ -244,6 +244,30 @@ def test_one_text_in_two_places_is_two_entries(folder: Path, kept: Path) -> None
         assert [len(found or ()) for found in cached(folder, kept).values()] == [0, 1, 0, 0]
 
 
+def test_a_caller_that_appears_counts(folder: Path, kept: Path) -> None:
+    write(folder, {"lib/evaluation.py": EVALUATE, "lib/unrelated.py": "import torch\n"})
+    assert codes(cached(folder, kept)) == {"evaluation.py": ["TM205"]}
+    write(folder, {"app/runner.py": RUN.format(module="lib.evaluation").replace("    return", "    with torch.no_grad():\n        return")})
+    assert codes(cached(folder, kept)) == {}
+
+
+def test_a_search_is_answered_by_the_files_that_hold_the_words(folder: Path) -> None:
+    def answer() -> bytes:
+        return Disk(searched=1_000).answers([("search", "evaluate\0lib")], str(folder))
+
+    write(folder, {"a.py": "lib.evaluate()", "b.py": "evaluate()", "c/d.py": ""})
+    before = answer()
+    write(folder, {"b.py": "evaluate(1)", "c/d.py": "lib", "c/e.py": ""})
+    assert answer() == before
+    write(folder, {"a.py": "lib.evaluate(1)"})
+    edited = answer()
+    write(folder, {"c/d.py": "lib.evaluate()"})
+    added = answer()
+    (folder / "a.py").rename(folder / "c.py")
+    assert len({before, edited, added, answer()}) == 4
+    assert [Path(path).name for path, _ in Disk(searched=1_000).texts(str(folder), "évaluer", "lib")] == ["c.py", "d.py"]
+
+
 def test_who_calls_counts_by_its_name_too(folder: Path, kept: Path) -> None:
     write(folder, {"lib/evaluation.py": EVALUATE, "app/runner.py": RUN.format(module="lib.evaluation")})
     write(folder, {"app/main.py": GUARD.format(module="runner")})
@@ -324,17 +348,16 @@ def test_what_failed_is_not_kept(folder: Path, kept: Path, monkeypatch: pytest.M
     assert codes(cached(folder, kept)) == {"a.py": ["TM201"]}
 
 
-def test_a_file_that_changes_under_the_run_is_noticed(folder: Path) -> None:
-    write(folder, {"a.py": FINISH, "b.py": FINISH})
-    disk = Disk(searched=1_000)
-    disk.text(str(folder / "a.py"), str(folder))
-    write(folder, {"a.py": FINISH_AND_CLEAR})
-    with disk.tracing() as trace:
-        list(disk.texts(str(folder)))
-    assert not trace.repeatable
-    with disk.tracing() as trace:
-        disk.text(str(folder / "b.py"), str(folder))
-    assert trace.repeatable
+def test_nothing_is_kept_after_a_file_has_changed_under_the_run(folder: Path, kept: Path) -> None:
+    write(folder, {"a.py": TRAIN.format(module="lib"), "lib.py": FINISH, "b.py": EVALUATE})
+    project = Project()
+    with caching(str(kept), ALL, project, complaint) as check:
+        check((folder / "a.py").read_text(), str(folder / "a.py"))
+        write(folder, {"lib.py": FINISH_AND_CLEAR})
+        project.disk.text(str(folder / "lib.py"), str(folder))
+        check((folder / "b.py").read_text(), str(folder / "b.py"))
+    assert entries(kept) == 1
+    assert cached(folder, kept) == anew(folder)
 
 
 def test_flake8_keeps_nothing(folder: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flake8_torchmem import __version__, check_source
-from flake8_torchmem.analysis.imports.disk import Disk, Trace
+from flake8_torchmem.analysis.imports.disk import SEARCH, Disk, Trace
 from flake8_torchmem.model import Finding, Severity, Span
 from flake8_torchmem.rules.internal import INTERNAL_ERROR
 
@@ -83,7 +83,7 @@ class Cache:
             return kept
         with self.disk.tracing() as trace:
             findings = check_source(text, path, self.settings, self.project)
-        if trace.repeatable and all(finding.code != INTERNAL_ERROR.code for finding in findings):
+        if trace.repeatable and self.disk.steady and all(finding.code != INTERNAL_ERROR.code for finding in findings):
             self.store.put(key, self._packed(findings, trace, root))
         return findings
 
@@ -106,7 +106,7 @@ class Cache:
         if value is None:
             return None
         entry: dict[str, Any] = json.loads(value)
-        asked = [(kind, root + inside) for kind, inside in entry["asked"]]
+        asked = [(kind, what if kind == SEARCH else root + what) for kind, what in entry["asked"]]
         if self.disk.answers(asked, root).hex() != entry["answers"]:
             return None
         return [_finding(fields, path) for fields in entry["findings"]]

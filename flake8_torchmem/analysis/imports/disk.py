@@ -1,7 +1,7 @@
 """What is read of the disk: folders once, files inside the project alone, and a record of what was asked.
 
 Everything that the analysis of a file learns of other files comes from here, as the answer to one of three questions: which
-names are in a folder, what is in a file, and which files with what in them a project has. Whoever knows the questions that
+names are in a folder, what is in a file, and which files of the project hold some words. Whoever knows the questions that
 were asked can ask them again later; the same answers mean the same findings.
 """
 
@@ -18,7 +18,7 @@ from flake8_torchmem.source import SourceError, decode
 MARKERS = frozenset({".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg"})
 MAX_FILE = 1_000_000
 NOT_OF_THE_PROJECT = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "venv"})
-LISTING, TEXT, TREE = "listing", "text", "tree"
+LISTING, TEXT, SEARCH = "listing", "text", "search"
 
 Question = tuple[str, str]
 
@@ -28,8 +28,8 @@ class Trace:
     """What was asked while something was computed.
 
     Attributes:
-        asked: the questions, each a kind and a path.
-        repeatable: whether the same answers lead to the same result: not if time ran out, or a file changed meanwhile.
+        asked: the questions, each a kind and a path, or the words that were searched for.
+        repeatable: whether the same answers lead to the same result: not if time ran out.
     """
 
     asked: set[Question] = field(default_factory=set)
@@ -56,13 +56,16 @@ class Disk:
     Attributes:
         searched: bytes of a project that are searched at most.
         trace: of what is being computed.
+        steady: whether every file was the same whenever it was read.
     """
 
     searched: int
     trace: Trace = field(default_factory=Trace)
+    steady: bool = True
     _folders: dict[str, Folder] = field(default_factory=dict)
     _digests: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     _real: dict[str, str] = field(default_factory=dict)
+    _contents: tuple[str, list[tuple[str, bytes]]] = ("", [])
 
     @contextmanager
     def tracing(self) -> Iterator[Trace]:
@@ -83,10 +86,13 @@ class Disk:
         self.trace.asked.add((TEXT, path))
         return _decoded(self._read(path, root))
 
-    def texts(self, root: str) -> Iterator[tuple[str, str]]:
-        """The Python files of a project with their text, as far as the limit goes: vendored and hidden folders are left out."""
-        self.trace.asked.add((TREE, root))
-        return ((path, _decoded(data)) for path, data in self._files(root))
+    def texts(self, root: str, *words: str) -> Iterator[tuple[str, str]]:
+        """The Python files of a project that hold all of these words, with their text, as far as the limit goes.
+
+        Vendored and hidden folders are left out.
+        """
+        self.trace.asked.add((SEARCH, "\0".join(words)))
+        return ((path, _decoded(data)) for path, data in self._search(root, words))
 
     def answers(self, asked: Iterable[Question], root: str) -> bytes:
         """A digest of the answers to these questions.
@@ -104,16 +110,20 @@ class Disk:
             if kind == TEXT:
                 self._read(path, root)
             elif kind == LISTING:
-                found = self.scan(path)
-                self._digests[key] = _digest("/".join([*sorted(found.names), "", *found.inner]))
+                folder = self.scan(path)
+                self._digests[key] = _digest("/".join([*sorted(folder.names), "", *folder.inner]))
             else:
-                self._digests[key] = sha256(b"".join(self._tree(path))).digest()
+                # Digests of what was read first: that is what an analysis has seen, should a file change meanwhile.
+                found = ((inner, self._digests[TEXT, inner, root]) for inner, _ in self._search(root, path.split("\0")))
+                self._digests[key] = sha256(b"".join(_digest(inner.removeprefix(root)) + digest for inner, digest in found)).digest()
         return self._digests[key]
 
-    def _tree(self, root: str) -> Iterator[bytes]:
-        for path, _ in self._files(root):
-            # What was read first: that is what an analysis has seen, should the file change meanwhile.
-            yield _digest(path.removeprefix(root)) + self._digests[TEXT, path, root]
+    def _search(self, root: str, words: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        if self._contents[0] != root:
+            self._contents = root, list(self._files(root))
+        # Words of ASCII are spelled alike in every encoding of source; others are left to whoever asks.
+        spelled = [word.encode() for word in words if word.isascii()]
+        return ((path, data) for path, data in self._contents[1] if all(word in data for word in spelled))
 
     def scan(self, folder: str) -> Folder:
         """A folder, for questions whose answers do not count."""
@@ -145,7 +155,7 @@ class Disk:
             data = b""
         digest = sha256(data).digest()
         if self._digests.setdefault((TEXT, path, root), digest) != digest:
-            self.trace.repeatable = False
+            self.steady = False
         return data
 
     def _is_inside(self, path: str, root: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.analysis.imports.project import Project
@@ -37,7 +38,7 @@ class Importers:
         A call is one of the function if it goes by its name, in a file that also speaks of its class or module: whose
         method is called cannot always be seen.
         """
-        pending = deque((function, os.path.abspath(function.file.name), 0) for function in dict.fromkeys(functions))
+        pending = deque((function, self._path(function.file), 0) for function in dict.fromkeys(functions))
         asked: set[tuple[str, str]] = set()
         while pending:
             function, path, depth = pending.popleft()
@@ -53,6 +54,10 @@ class Importers:
                 pending.append((caller, where, depth + 1))
         return bool(self.program.outside)
 
+    def _path(self, file: ir.File) -> str:
+        """Where a file is: others than the checked one are named from the project's folder."""
+        return os.path.join(self.root, file.name) if file.linked else os.path.abspath(file.name)
+
     def _calls(self, function: ir.Function, home: str, inside: bool) -> Iterator[tuple[ir.Function, ir.Call, str]]:
         beside = function.owner.name if function.owner else _module(home)
         yield from self._called(function.name, beside, home, inside)
@@ -65,8 +70,10 @@ class Importers:
     def _called(self, name: str, beside: str, home: str, inside: bool = False) -> Iterator[tuple[ir.Function, ir.Call, str]]:
         """Calls by a name in other files that speak of what it belongs to; `inside`: in its own file as well."""
         called, spoken = re.compile(rf"\b{re.escape(name)}\s*\("), re.compile(rf"\b{re.escape(beside)}\b")
-        for path, text in self.project.disk.texts(self.root):
-            if self.left <= 0 or name not in text or not (spoken.search(text) if path != home else inside) or not called.search(text):
+        own = [(home, self.project.disk.text(home, self.root))] if inside else []
+        others = ((path, text) for path, text in self.project.disk.texts(self.root, name, beside) if path != home and spoken.search(text))
+        for path, text in chain(own, others):
+            if self.left <= 0 or not called.search(text):
                 continue
             program = self._lowered(path, text, called)
             for caller in program.all_functions() if program else ():
