@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flake8_torchmem.remedies import NoRemedy, Remedy
 
 
 class Severity(str, Enum):
@@ -43,6 +47,7 @@ class Finding:
         severity: error or warning.
         message: what is wrong here, one sentence.
         help: what to write instead, one line.
+        remedy: the edit that mends it, in terms of the file's syntax; or why there is none. None: this is for people to mend.
     """
 
     code: str
@@ -52,6 +57,23 @@ class Finding:
     severity: Severity
     message: str
     help: str
+    remedy: Remedy | NoRemedy | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The text of a span is replaced; an empty span inserts."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """The edits that mend one finding, made together or not at all, and how much they may change."""
+
+    edits: tuple[Edit, ...]
+    safety: Safety
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,23 @@ def decode(data: bytes) -> str:
     if nul >= 0:
         raise SourceError("the file holds a NUL byte", data.count(b"\n", 0, nul) + 1)
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = data.decode(encoding)
+        text = data.decode(encoding_of(data, bom=True))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SourceError(f"not valid {error.encoding}, and no encoding cookie says otherwise", line) from None
     except (SyntaxError, LookupError) as error:
         raise SourceError(str(error).splitlines()[0]) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_of(data: bytes, bom: bool = False) -> str:
+    """What a source file says that it is written in; `bom`: in a way that takes a byte order mark off.
+
+    Raises:
+        SyntaxError: its first lines contradict themselves.
+    """
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    return encoding if bom or encoding != "utf-8-sig" else "utf-8"
 
 
 def parse(text: str) -> ast.Module:

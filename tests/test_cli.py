@@ -272,8 +272,8 @@ def test_an_interrupted_run_does_not_look_like_findings(tmp_path: Path) -> None:
 SLOW = """\
 import importlib, time
 module = importlib.import_module("flake8_torchmem.cli.check")
-read = module._read
-module._read = lambda path: (time.sleep(0.6), read(path))[1]
+read = module.read
+module.read = lambda path: (time.sleep(0.6), read(path))[1]
 importlib.import_module("flake8_torchmem.cli").main()
 """
 

@@ -115,6 +115,7 @@ def _reports(codes: frozenset[str], facts: FileFacts, path: str) -> tuple[list[t
 
 def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked: Linked) -> Iterator[Finding]:
     """Reports with their places, each place once per rule."""
+    from flake8_torchmem.remedies import Remedy, placed
     from flake8_torchmem.rules import rule_modules
 
     seen: set[tuple[str, Span]] = set()
@@ -126,7 +127,8 @@ def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked
         lines = [_line(site, slices, linked) for site in report.mentions]
         message = report.message.format(*lines) if lines else report.message
         rule = rule_modules()[code].RULE
-        yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help)
+        remedy = placed(report.remedy, slices.locate) if isinstance(report.remedy, Remedy) else report.remedy
+        yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy)
 
 
 def _line(site: ir.Site, slices: Slices, linked: Linked) -> str:

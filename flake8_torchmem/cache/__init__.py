@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
@@ -97,7 +97,7 @@ class Cache:
         entry = {
             "asked": [(kind, path.removeprefix(root)) for kind, path in asked],
             "answers": self.disk.answers(asked, root).hex(),
-            "findings": [{**asdict(finding), "path": None} for finding in findings],
+            "findings": [{**asdict(replace(finding, remedy=None)), "path": None} for finding in findings],
         }
         return json.dumps(entry).encode("ascii")
 

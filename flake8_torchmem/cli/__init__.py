@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
 from flake8_torchmem import __version__
-from flake8_torchmem.cli.check import FAILURE, check
-from flake8_torchmem.cli.explain import explain
-from flake8_torchmem.cli.rules import rules
+from flake8_torchmem.cli.options import FAILURE
 
 _INTERRUPTED = 130
+_COMMANDS = ("check", "fix", "rules", "explain")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands, each in a module of its own that is imported when it is asked for: none pays for what another needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="torchmem")
 def torchmem() -> None:
     """Find where PyTorch training code loses memory or corrupts its accumulated gradients."""
-
-
-for _command in (check, rules, explain):
-    torchmem.add_command(_command)
 
 
 def main() -> None:

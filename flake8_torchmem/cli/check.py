@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,34 +11,24 @@ import click
 
 from flake8_torchmem import check_source
 from flake8_torchmem.analysis.imports.project import Project
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, read, selection, settings_of
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines
 from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
 from flake8_torchmem.model import FileError
 from flake8_torchmem.output import Located, Report, json_report, text
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
-from flake8_torchmem.settings import Settings, SettingsError
 from flake8_torchmem.source import SourceError, decode
 
 if TYPE_CHECKING:
     from flake8_torchmem.cache import Check
-
-CLEAN, FINDINGS, FAILURE = 0, 1, 2
-
-
-def _codes(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    codes = tuple(code.strip() for value in values for code in value.split(",") if code.strip())
-    if values and not codes:
-        raise click.BadParameter("it names no code")
-    return codes
+    from flake8_torchmem.settings import Settings
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
-@click.option("--select", multiple=True, callback=_codes, metavar="CODES", help="Report only these codes or prefixes, comma-separated.")
-@click.option("--ignore", multiple=True, callback=_codes, metavar="CODES", help="Do not report these.")
-@click.option("--extend-select", multiple=True, callback=_codes, metavar="CODES", help="Report these as well.")
+@selection("Report")
 @click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it.")
 @click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run.")
 @click.option(
@@ -67,15 +56,11 @@ def check(
     could not be checked.
     """
     del isolated  # no configuration file is read yet, so every run is isolated
-    settings = Settings(select or None, ignore, extend_select)
-    try:
-        codes = settings.enabled_codes()
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
+    settings = settings_of(select, ignore, extend_select)
     sources = find_files(paths)
     project = None if no_imports else Project()
     with _checker(settings, project, cache_dir, no_cache) as checker:
-        report = _run(sources, checker, stdin_display_name, list_errors=UNREADABLE_FILE.code in codes)
+        report = _run(sources, checker, stdin_display_name, list_errors=UNREADABLE_FILE.code in settings.enabled_codes())
     write_lines([json_report.render(report)] if output_format == "json" else text.render(report, wants_colour()))
     return _status(report, bool(sources.missing), exit_zero)
 
@@ -123,18 +108,11 @@ def _run(sources: Sources, checker: Check, stdin_name: str, list_errors: bool) -
 
 def _check_file(path: str, name: str, checker: Check) -> list[Located] | FileError:
     try:
-        source = decode(_read(path))
+        source = decode(read(path))
         findings = checker(source, name)
     except SourceError as error:
         return unreadable(name, str(error), error.line)
     except OSError as error:
-        return unreadable(name, f"cannot be read: {error.strerror}")
+        return cannot("read", name, error)
     lines = source.split("\n") if findings else []
     return [Located(finding, lines[finding.span.line - 1]) for finding in findings]
-
-
-def _read(path: str) -> bytes:
-    if path == STDIN:
-        return sys.stdin.buffer.read() if sys.stdin is not None else b""
-    with open(path, "rb") as file:
-        return file.read()

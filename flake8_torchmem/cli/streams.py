@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 import click
 
 
-def write_lines(lines: Iterable[str]) -> None:
-    """Print the lines. Characters that the stream cannot encode are escaped; a closed pipe ends the output in silence."""
-    stream = sys.stdout
+def write_lines(lines: Iterable[str], to: TextIO | None = None) -> None:
+    """Print the lines, by default to standard output.
+
+    Characters that the stream cannot encode are escaped; a closed pipe ends the output in silence.
+    """
+    stream = sys.stdout if to is None else to
     if stream is None:
         return
     encoding = stream.encoding or "utf-8"
-    try:
+    with _whole(stream):
         for line in lines:
             stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def write_source(data: bytes) -> None:
+    """Write the bytes of a source file to standard output, as they are."""
+    stream = sys.stdout
+    if stream is not None:
+        with _whole(stream):
+            stream.flush()
+            stream.buffer.write(data)
+
+
+@contextmanager
+def _whole(stream: TextIO) -> Iterator[None]:
+    try:
+        yield
         stream.flush()
     except OSError as error:
         # The interpreter flushes once more on its way out, and would complain about it.

@@ -12,33 +12,35 @@ def render(report: Report) -> str:
     """The report as one JSON object."""
     document = {
         "version": 1,
-        "findings": [_finding(located.finding) for located in report.findings],
+        "findings": [finding_entry(located.finding) for located in report.findings],
         "files_checked": report.files_checked,
-        "errors": [_error(error) for error in report.errors],
+        "errors": [error_entry(error) for error in report.errors],
     }
     return json.dumps(document, indent=2)
 
 
-def _finding(finding: Finding) -> dict[str, str | int]:
+def finding_entry(finding: Finding) -> dict[str, str | int]:
+    """One finding."""
     span = finding.span
     return {
         "code": finding.code,
         "name": finding.name,
-        "path": _valid(finding.path),
+        "path": valid(finding.path),
         "line": span.line,
         "column": span.column,
         "end_line": span.end_line,
         "end_column": span.end_column,
         "severity": finding.severity.value,
-        "message": _valid(finding.message),
-        "help": _valid(finding.help),
+        "message": valid(finding.message),
+        "help": valid(finding.help),
     }
 
 
-def _error(error: FileError) -> dict[str, str]:
-    return {"path": _valid(error.path), "message": _valid(error.message)}
+def error_entry(error: FileError) -> dict[str, str]:
+    """One file that could not be checked."""
+    return {"path": valid(error.path), "message": valid(error.message)}
 
 
-def _valid(text: str) -> str:
+def valid(text: str) -> str:
     """The text with the bytes of an undecodable file name as escapes: lone surrogates are not valid JSON everywhere."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -12,7 +12,7 @@ _TAB = 4
 _WIDEST = 160  # characters of a source line that are shown
 _BEFORE = 60  # of those, in front of the spot when the line is longer
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # would move the cursor, reorder or break the text around them
-_COLOURS = {Severity.ERROR: "1;31", Severity.WARNING: "1;33"}
+COLOURS = {Severity.ERROR: "1;31", Severity.WARNING: "1;33"}
 _BOLD, _BLUE, _GREEN = "1", "34", "32"
 
 
@@ -21,7 +21,7 @@ def render(report: Report, colour: bool) -> Iterator[str]:
     for located in report.findings:
         yield from _finding(located, colour)
     for error in report.errors:
-        yield _paint(printable(error.message), _COLOURS[Severity.ERROR], colour)
+        yield paint(printable(error.message), COLOURS[Severity.ERROR], colour)
     if report.errors:
         yield ""
     yield _summary(report)
@@ -35,15 +35,19 @@ def printable(text: str) -> str:
 def _finding(located: Located, colour: bool) -> Iterator[str]:
     finding = located.finding
     span = finding.span
-    place = _paint(f"{printable(finding.path)}:{span.line}:{span.column}:", _BOLD, colour)
-    code = _paint(finding.code, _COLOURS[finding.severity], colour)
-    yield f"{place} {code} [{finding.name}] {printable(finding.message)}"
+    code = paint(finding.code, COLOURS[finding.severity], colour)
+    yield f"{place(finding, colour)} {code} [{finding.name}] {printable(finding.message)}"
     shown, underline = _excerpt(located.line, finding)
     margin = " " * len(str(span.line))
-    yield f"{_paint(f'{span.line} |', _BLUE, colour)} {shown}"
-    yield f"{_paint(f'{margin} |', _BLUE, colour)} {_paint(underline, _COLOURS[finding.severity], colour)}"
-    yield f"{_paint('help:', _GREEN, colour)} {printable(finding.help)}"
+    yield f"{paint(f'{span.line} |', _BLUE, colour)} {shown}"
+    yield f"{paint(f'{margin} |', _BLUE, colour)} {paint(underline, COLOURS[finding.severity], colour)}"
+    yield f"{paint('help:', _GREEN, colour)} {printable(finding.help)}"
     yield ""
+
+
+def place(finding: Finding, colour: bool) -> str:
+    """`path:line:column:`."""
+    return paint(f"{printable(finding.path)}:{finding.span.line}:{finding.span.column}:", _BOLD, colour)
 
 
 def _excerpt(line: str, finding: Finding) -> tuple[str, str]:
@@ -84,14 +88,16 @@ def _columns(character: str) -> int:
 
 def _summary(report: Report) -> str:
     files = len({located.finding.path for located in report.findings})
-    found = f"{_count(len(report.findings), 'finding')} in {_count(files, 'file')}" if report.findings else "no findings"
+    found = f"{count(len(report.findings), 'finding')} in {count(files, 'file')}" if report.findings else "no findings"
     unchecked = f"; {len(report.errors)} could not be checked" if report.errors else ""
-    return f"{found}; {_count(report.files_checked, 'file')} checked{unchecked}"
+    return f"{found}; {count(report.files_checked, 'file')} checked{unchecked}"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _paint(text: str, style: str, colour: bool) -> str:
+def paint(text: str, style: str, colour: bool) -> str:
+    """The text in a style of the terminal's, if it is to have colours."""
     return f"\x1b[{style}m{text}\x1b[0m" if colour else text

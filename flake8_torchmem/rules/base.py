@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
     from flake8_torchmem.analysis.gradients.observations import Observations
     from flake8_torchmem.analysis.ir import Event, Site
+    from flake8_torchmem.remedies import NoRemedy, Remedy
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Rule:
 class Report:
     """A defect before it has a position: the syntax it is about, a message and what to write instead.
 
-    `{0}`, `{1}` in the message become the line numbers of `mentions`.
+    `{0}`, `{1}` in the message become the line numbers of `mentions`. `remedy`: the edit that mends it, or why there is none;
+    None where the rule leaves that to people.
     """
 
     site: Site
@@ -53,14 +55,22 @@ class Report:
     help: str
     severity: Severity | None = None
     mentions: tuple[Site, ...] = ()
+    remedy: Remedy | NoRemedy | None = None
 
 
-def report_at(seen: Observations, event: Event, message: str, help: str, mentions: tuple[Site, ...] = ()) -> Report:  # noqa: A002
+def report_at(
+    seen: Observations,
+    event: Event,
+    message: str,
+    help: str,  # noqa: A002
+    mentions: tuple[Site, ...] = (),
+    remedy: Remedy | NoRemedy | None = None,
+) -> Report:
     """A report of an event; one in another file is reported at the call that leads there, and the message says which line it is."""
     if event in seen.entries:
         message = f"through this call, line {{{len(mentions)}}}: {message}"
-        return Report(seen.entries[event].site, message, help, mentions=(*mentions, event.site))
-    return Report(event.site, message, help, mentions=mentions)
+        return Report(seen.entries[event].site, message, help, mentions=(*mentions, event.site), remedy=remedy)
+    return Report(event.site, message, help, mentions=mentions, remedy=remedy)
 
 
 class RuleModule(Protocol):

@@ -66,6 +66,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
+from flake8_torchmem.remedies import Move, remedy
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     " window: all micro-batches but the last are lost",
                     "clear only after the step, under the same condition",
                     mentions=(waiting.site,),
+                    remedy=remedy(Move(wipe.zero.site, waiting.site)),
                 )
 
 

@@ -1,0 +1,154 @@
+"""`torchmem fix`: mend what can be mended, and say what was mended, what was left, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from flake8_torchmem.analysis.imports.project import Project
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, read, selection, settings_of
+from flake8_torchmem.cli.progress import with_progress
+from flake8_torchmem.cli.streams import wants_colour, write_lines, write_source
+from flake8_torchmem.files import STDIN, find_files, unreadable
+from flake8_torchmem.fixes import Document, Outcome, Planned, fix_document
+from flake8_torchmem.model import FileError
+from flake8_torchmem.output.fixes import FixReport, Mended, difference, finding_lines, json_lines, text_lines
+from flake8_torchmem.rules.internal import UNREADABLE_FILE
+from flake8_torchmem.settings import Settings
+from flake8_torchmem.source import SourceError
+
+Wanted = Callable[[Planned, Document], bool]
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@click.option("--diff", is_flag=True, help="Write nothing: show what would change.")
+@click.option("--unsafe-fixes", is_flag=True, help="Make the fixes that change training behaviour, or a type, as well: read them.")
+@selection("Mend")
+@click.option("--interactive", is_flag=True, help="Show each fix and ask before it is made.")
+@click.option("--exit-non-zero-on-fix", is_flag=True, help="Exit with 1 if something was, or with --diff would be, changed.")
+@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
+@click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it.")
+@click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
+def fix(
+    paths: tuple[str, ...],
+    diff: bool,
+    unsafe_fixes: bool,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    extend_select: tuple[str, ...],
+    interactive: bool,
+    exit_non_zero_on_fix: bool,
+    output_format: str,
+    no_imports: bool,
+    stdin_display_name: str,
+) -> int:
+    """Mend PATHS in place: Python files, folders (without what git ignores), or - for standard input to standard output.
+
+    Only fixes that keep what the program computes are made, unless --unsafe-fixes is given. Exits with 0 if the work was
+    done, whether or not findings are left, and with 2 if a path does not exist or a file could not be read or written.
+    """
+    if STDIN in paths and (len(paths) > 1 or interactive or (output_format == "json" and not diff)):
+        raise click.UsageError("standard input is mended alone, to standard output")
+    settings = settings_of(select, ignore, extend_select)
+    sources = find_files(paths)
+    run = _Run(settings, unsafe_fixes, not diff, None if no_imports else Project, _asking() if interactive else None)
+    files = sources.files if interactive else with_progress(sources.files)
+    for path in files:
+        run.mend(path, stdin_display_name if path == STDIN else path)
+    listed = [error for error in sources.errors if UNREADABLE_FILE.code in settings.enabled_codes() or error.path in sources.missing]
+    report = FixReport(run.mended, [*listed, *run.errors], not diff)
+    _write(report, diff, output_format, stdin=STDIN in paths)
+    if sources.missing or run.errors:
+        return FAILURE
+    return FINDINGS if report.changed and exit_non_zero_on_fix else CLEAN
+
+
+class _Run:
+    """One run over some files.
+
+    Args:
+        settings: whose findings are to be mended.
+        unsafe: make unsafe fixes as well.
+        writing: put results back into the files.
+        project: makes what follows imports; None judges each file alone.
+        wanted: asked about each fix; None takes all.
+    """
+
+    def __init__(
+        self, settings: Settings, unsafe: bool, writing: bool, project: Callable[[], Project] | None, wanted: Wanted | None
+    ) -> None:
+        self.settings = settings
+        self.unsafe = unsafe
+        self.writing = writing
+        self.new_project = project
+        self.project = project() if project else None
+        self.wanted = wanted
+        self.mended: list[Mended] = []
+        self.errors: list[FileError] = []
+
+    def mend(self, path: str, name: str) -> None:
+        """Mend one file; what goes wrong becomes an entry, and the file stays as it was."""
+        from flake8_torchmem.fixes.write import ChangedError, replace_file
+
+        try:
+            data = read(path)
+            before = Document.of(data)
+            outcome = self._outcome(before, name)
+        except SourceError as error:
+            self.errors.append(unreadable(name, str(error), error.line))
+            return
+        except OSError as error:
+            self.errors.append(cannot("read", name, error))
+            return
+        after = outcome.document
+        if self.writing and path != STDIN and after.text != before.text:
+            try:
+                replace_file(path, data, after.data)
+            except ChangedError:
+                self.errors.append(unreadable(name, "it was changed by somebody else meanwhile, and is left so"))
+                return
+            except OSError as error:
+                self.errors.append(cannot("written", name, error))
+                return
+            # What was read of this file for others is no longer true.
+            self.project = self.new_project() if self.new_project else None
+        self.mended.append(Mended(name, before, outcome))
+
+    def _outcome(self, document: Document, name: str) -> Outcome:
+        if self.wanted is None:
+            return fix_document(document, name, self.settings, self.project, self.unsafe)
+        return fix_document(document, name, self.settings, self.project, self.unsafe, self.wanted)
+
+
+def _asking() -> Wanted:
+    """Shows a fix and asks; after `a`ll or `q`uit no more."""
+    answers: list[str] = []
+
+    def wanted(planned: Planned, document: Document) -> bool:
+        if not answers or answers[-1] not in "aq":
+            after = document.edited(planned.fix.edits)
+            write_lines(finding_lines(planned.finding, planned.fix.safety, wants_colour()))
+            write_lines(difference(planned.finding.path, document.normal, after.normal, wants_colour()))
+            choice = click.Choice(["y", "n", "a", "q"])
+            answers.append(click.prompt("Make this fix? [y]es, [n]o, [a]ll, [q]uit", type=choice, show_choices=False))
+        return answers[-1] in "ya"
+
+    return wanted
+
+
+def _write(report: FixReport, diff: bool, output_format: str, stdin: bool) -> None:
+    """Source and differences go to standard output, and then what is said about them to standard error."""
+    if output_format == "json":
+        write_lines(json_lines(report, diff))
+        return
+    colour = wants_colour()
+    if diff:
+        for mended in report.mended:
+            write_lines(difference(mended.path, mended.before.normal, mended.outcome.document.normal, colour))
+    elif stdin:
+        for mended in report.mended:
+            write_source(mended.outcome.document.data)
+    write_lines(text_lines(report, colour and not (diff or stdin)), sys.stderr if diff or stdin else None)

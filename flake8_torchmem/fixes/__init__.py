@@ -1,0 +1,70 @@
+"""Fixes: the edits that mend findings, applied to a fixed point and checked after each round.
+
+A rule says with its finding what mends it (`remedies`); `plan` makes edits of that on the syntax of the whole file;
+`rounds` applies those that do not touch one another, parses and checks the result, and goes on until nothing is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flake8_torchmem.catalogue import rule_codes
+from flake8_torchmem.fixes.document import Document
+from flake8_torchmem.fixes.plan import Planned
+from flake8_torchmem.fixes.rounds import SAFE_ONLY, UNSAFE_TOO, Left, Outcome, Rounds
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.imports.project import Project
+    from flake8_torchmem.model import Finding
+    from flake8_torchmem.settings import Settings
+
+__all__ = ["Document", "Left", "Outcome", "Planned", "fix_document"]
+
+GENERATED = re.compile(r"^\s*(?:#|\"\"\"|''').*@generated\b", re.MULTILINE)
+HEAD = 40  # lines in which a file may say that it is generated
+
+
+def fix_document(
+    document: Document,
+    path: str,
+    settings: Settings,
+    project: Project | None = None,
+    unsafe: bool = False,
+    wanted: Callable[[Planned, Document], bool] = lambda _planned, _document: True,
+) -> Outcome:
+    """Mend what the selected rules find in one file.
+
+    Args:
+        document: the file.
+        path: its name, by which imports are followed.
+        settings: whose findings are to be mended.
+        project: follows imports; None judges the file alone.
+        unsafe: make fixes that change training behaviour, or a type, as well.
+        wanted: asked about each fix before it is made.
+
+    Raises:
+        SourceError: the file is no valid Python.
+    """
+    from flake8_torchmem.analysis.engine import check_text
+    from flake8_torchmem.settings import Settings
+    from flake8_torchmem.suppression import unsuppressed
+
+    selected = settings.enabled_codes() & rule_codes()
+    # Rules that are off may be right about code that was too wrong before to be judged: they forbid nothing.
+    held = Settings().enabled_codes() | selected
+
+    def diagnose(text: str) -> list[Finding]:
+        return unsuppressed(text, check_text(text, path, held, project=project))
+
+    rounds = Rounds(diagnose, selected, UNSAFE_TOO if unsafe else SAFE_ONLY, wanted)
+    if is_generated(document):
+        findings = [finding for finding in diagnose(document.normal) if finding.code in selected]
+        return Outcome(document, left=[Left(finding, "the file is generated") for finding in findings])
+    return rounds.run(document)
+
+
+def is_generated(document: Document) -> bool:
+    """Whether a comment or docstring at the head of a file says `@generated`: an edit would be lost with the next generation."""
+    return GENERATED.search("\n".join(document.normal.split("\n", HEAD)[:HEAD])) is not None

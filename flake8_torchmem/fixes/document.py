@@ -1,0 +1,84 @@
+"""The bytes of a file as lines that keep their ends: what no edit touches comes back to the last byte."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flake8_torchmem.model import Edit, Span
+from flake8_torchmem.source import decode, encoding_of
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A decoded source file.
+
+    Attributes:
+        text: with the line ends and the byte order mark that the file has.
+        encoding: what it is written in.
+    """
+
+    text: str
+    encoding: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Document:
+        """The document in these bytes.
+
+        Raises:
+            SourceError: they are no text in the declared encoding, or come back as other bytes.
+        """
+        decode(data)
+        encoding = encoding_of(data)
+        return cls(data.decode(encoding), encoding)
+
+    @property
+    def normal(self) -> str:
+        """The text that is parsed: LF line ends, no byte order mark. Lines and columns are the same in both."""
+        return _LINE_END.sub("\n", self.text.removeprefix(_BOM))
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the file."""
+        return self.text.encode(self.encoding)
+
+    @property
+    def line_end(self) -> str:
+        """How most lines end."""
+        found = Counter(_LINE_END.findall(self.text)).most_common(1)
+        return found[0][0] if found else "\n"
+
+    def edited(self, edits: Sequence[Edit]) -> Document:
+        """The document after some edits that do not overlap; new lines end as most do."""
+        bom = _BOM if self.text.startswith(_BOM) else ""
+        body = self.text.removeprefix(_BOM)
+        starts = [0, *(match.end() for match in _LINE_END.finditer(body))]
+        pieces, done = [bom], 0
+        for edit in sorted(edits, key=lambda edit: edit.span):
+            begin, end = _offset(starts, edit.span.line, edit.span.column), _offset(starts, edit.span.end_line, edit.span.end_column)
+            pieces += [body[done:begin], edit.text.replace("\n", self.line_end)]
+            done = end
+        return Document("".join([*pieces, body[done:]]), self.encoding)
+
+
+def _offset(starts: Sequence[int], line: int, column: int) -> int:
+    return starts[line - 1] + column - 1
+
+
+def overlap(one: Span, other: Span) -> bool:
+    """Whether two edits would touch the same text, or insert at the same place."""
+    begin, end = max(_start(one), _start(other)), min(_end(one), _end(other))
+    return begin < end or _start(one) == _start(other)
+
+
+def _start(span: Span) -> tuple[int, int]:
+    return span.line, span.column
+
+
+def _end(span: Span) -> tuple[int, int]:
+    return span.end_line, span.end_column

@@ -1,0 +1,210 @@
+"""Fixes applied round by round until nothing is left to mend, each round checked: no fix may bring a finding, of any rule."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from flake8_torchmem.fixes.document import Document, overlap
+from flake8_torchmem.fixes.plan import Planned, plan, safety_of
+from flake8_torchmem.fixes.syntax import Refused, Syntax
+from flake8_torchmem.model import Finding, Safety
+
+MAX_ROUNDS = 10
+MAX_CONSEQUENCES = 3
+SAFE_ONLY = frozenset({Safety.SAFE})
+UNSAFE_TOO = frozenset({Safety.SAFE, Safety.UNSAFE})
+
+Diagnose = Callable[[str], list[Finding]]
+Identity = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Left:
+    """A finding that was not mended, and why, in one clause."""
+
+    finding: Finding
+    reason: str
+
+
+@dataclass
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        document: after the fixes.
+        fixed: findings as they were when they were mended, with the class of their fixes.
+        left: findings of the selected rules that are still there, by place.
+    """
+
+    document: Document
+    fixed: list[tuple[Finding, Safety]] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+
+
+class Rounds:
+    """Mends one file.
+
+    Args:
+        diagnose: the findings in a text, of every rule, suppressed ones left out.
+        codes: of the findings that are to be mended.
+        allowed: classes of fixes that may be made.
+        wanted: asked about each fix before it is made.
+    """
+
+    def __init__(
+        self, diagnose: Diagnose, codes: frozenset[str], allowed: frozenset[Safety], wanted: Callable[[Planned, Document], bool]
+    ) -> None:
+        self.diagnose = diagnose
+        self.codes = codes
+        self.allowed = allowed
+        self.wanted = wanted
+        self.refused: dict[Identity, str] = {}
+
+    def run(self, document: Document) -> Outcome:
+        """Apply fixes to a fixed point."""
+        outcome = Outcome(document)
+        findings = self.diagnose(document.normal)
+        for _ in range(MAX_ROUNDS):
+            planned = self._planned(outcome.document, findings)
+            if not planned:
+                break
+            made = self._made(outcome.document, findings, planned)
+            if made is None:
+                continue  # what failed is remembered: the next round plans without it
+            outcome.document, findings, applied = made
+            outcome.fixed += [(each.finding, each.fix.safety) for each in applied]
+        outcome.left = list(self._left(outcome.document, findings))
+        return outcome
+
+    def _planned(self, document: Document, findings: Sequence[Finding]) -> list[Planned]:
+        """Fixes that do not touch one another, in order of place."""
+        chosen = [finding for finding in findings if finding.code in self.codes and safety_of(finding) in self.allowed]
+        if not chosen:
+            return []
+        try:
+            syntax = Syntax(document.normal)
+        except Refused as refusal:
+            self.refused |= {self._identity(finding, document, findings): str(refusal) for finding in chosen}
+            return []
+        found: list[Planned] = []
+        for finding in chosen:
+            identity = self._identity(finding, document, findings)
+            if identity in self.refused:
+                continue
+            try:
+                each = plan(finding, syntax)
+            except Refused as refusal:
+                self.refused[identity] = str(refusal)
+                continue
+            if any(overlap(edit.span, other.span) for edit in each.fix.edits for earlier in found for other in earlier.fix.edits):
+                continue  # in a later round
+            if self.wanted(each, document):
+                found.append(each)
+            else:
+                self.refused[identity] = "you did not want it"
+        return found
+
+    def _made(
+        self, document: Document, findings: Sequence[Finding], planned: Sequence[Planned]
+    ) -> tuple[Document, list[Finding], list[Planned]] | None:
+        """All of the fixes at once; where that brings a finding, the first one that does well alone."""
+        tries = [list(planned), *([each] for each in planned if len(planned) > 1)]
+        return next((made for made in (self._tried(document, findings, attempt) for attempt in tries) if made is not None), None)
+
+    def _tried(
+        self, document: Document, findings: Sequence[Finding], planned: list[Planned]
+    ) -> tuple[Document, list[Finding], list[Planned]] | None:
+        try:
+            return self._checked(document, findings, planned)
+        except Refused as refusal:
+            if len(planned) == 1:
+                self.refused[self._identity(planned[0].finding, document, findings)] = str(refusal)
+            return None
+
+    def _checked(
+        self, document: Document, findings: Sequence[Finding], planned: Sequence[Planned], depth: int = 0
+    ) -> tuple[Document, list[Finding], list[Planned]]:
+        """The document after some fixes, if it is right: it parses, what was mended is gone, and nothing has come.
+
+        What has come may be mended in the same way, as a loss that is to be divided once a window is one.
+
+        Raises:
+            Refused: it is not right, and why.
+        """
+        after = document.edited([edit for each in planned for edit in each.fix.edits])
+        try:
+            ast.parse(after.normal)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            raise Refused("the result would not be valid Python") from error
+        now = self.diagnose(after.normal)
+        expected = Counter(finding.code for finding in findings)
+        expected.subtract(each.finding.code for each in planned)
+        surplus = Counter(finding.code for finding in now)
+        surplus.subtract(expected)
+        come = [finding for finding in now if surplus[finding.code] > 0]
+        if not come:
+            return after, now, list(planned)
+        if depth < MAX_CONSEQUENCES:
+            before = {(finding.code, finding.message) for finding in findings}
+            fresh = [finding for finding in come if (finding.code, finding.message) not in before]
+            further = self._consequences(after, fresh)
+            if further:
+                again = self._checked(after, [*_without(now, fresh), *fresh[: len(further)]], further, depth + 1)
+                return again[0], again[1], [*planned, *again[2]]
+        raise Refused(_complaint(come[0], [each.finding.code for each in planned]))
+
+    def _consequences(self, document: Document, findings: Sequence[Finding]) -> list[Planned]:
+        """Fixes of all that a fix has brought; none if one of them cannot be had."""
+        found = []
+        try:
+            syntax = Syntax(document.normal)
+            for finding in findings:
+                if finding.code not in self.codes or safety_of(finding) not in self.allowed:
+                    return []
+                found.append(plan(finding, syntax))
+        except Refused:
+            return []
+        return found
+
+    def _left(self, document: Document, findings: Sequence[Finding]) -> Iterator[Left]:
+        for finding in findings:
+            if finding.code in self.codes:
+                known = self.refused.get(self._identity(finding, document, findings))
+                yield Left(finding, known or _why(finding, self.allowed))
+
+    def _identity(self, finding: Finding, document: Document, findings: Sequence[Finding]) -> Identity:
+        """What a finding is known by while lines move: its code, its line's text, and which of several such it is."""
+        lines = document.normal.split("\n")
+        text = lines[finding.span.line - 1].strip()
+        alike = [f for f in findings if f.code == finding.code and lines[f.span.line - 1].strip() == text]
+        return finding.code, text, next((index for index, other in enumerate(alike) if other is finding), 0)
+
+
+def _without(findings: Sequence[Finding], others: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if all(finding is not other for other in others)]
+
+
+def _complaint(come: Finding, codes: Sequence[str]) -> str:
+    if come.code in codes:
+        return "the edit would not make it right"
+    return f"the edit would bring {come.code} on line {come.span.line}"
+
+
+def _why(finding: Finding, allowed: frozenset[Safety]) -> str:
+    """Why a finding was not even tried."""
+    from flake8_torchmem.fixes.plan import BY_HAND
+    from flake8_torchmem.remedies import NoRemedy, Remedy
+
+    if isinstance(finding.remedy, NoRemedy):
+        return finding.remedy.reason
+    if isinstance(finding.remedy, Remedy):
+        safety = safety_of(finding)
+        if safety is Safety.DISPLAY:
+            return BY_HAND
+        if safety not in allowed:
+            return "its fix is unsafe: --unsafe-fixes makes it"
+        return "no round was left for it"
+    return BY_HAND

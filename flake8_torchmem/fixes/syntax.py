@@ -1,0 +1,149 @@
+"""A whole file in libcst, with the ways between spans and nodes that edits need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import cached_property
+from typing import TypeVar
+
+import libcst as cst
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
+
+from flake8_torchmem.model import Span
+
+Node = TypeVar("Node", bound=cst.CSTNode)
+COMPOUND = (cst.For, cst.While, cst.If, cst.With, cst.Try, cst.TryStar, cst.FunctionDef, cst.ClassDef, cst.Match)
+# Nodes that no place means, though they begin where one may.
+BETWEEN = (
+    cst.BaseParenthesizableWhitespace, cst.Newline, cst.TrailingWhitespace, cst.EmptyLine, cst.Comment, cst.LeftParen, cst.Comma,
+    cst.IndentedBlock, cst.SimpleStatementSuite,
+)  # fmt: skip
+STATEMENTS = (cst.SimpleStatementLine, *COMPOUND)
+
+
+class Refused(Exception):  # noqa: N818 - a decision, no error
+    """An edit that cannot be made; its text is the reason, one clause."""
+
+
+class Syntax:
+    """One parsed file.
+
+    Args:
+        text: LF line ends, no byte order mark.
+
+    Raises:
+        Refused: libcst cannot take it, or gives back another text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.lines = text.split("\n")
+        try:
+            self.module = cst.parse_module(text)
+            wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
+            self._positions: Mapping[cst.CSTNode, CodeRange] = wrapper.resolve(PositionProvider)
+        except cst.ParserSyntaxError as error:
+            raise Refused("libcst cannot parse this file") from error
+        except RecursionError as error:
+            raise Refused("the file is nested too deeply for libcst") from error
+
+    @cached_property
+    def parents(self) -> dict[cst.CSTNode, cst.CSTNode]:
+        """Every node's parent."""
+        found: dict[cst.CSTNode, cst.CSTNode] = {}
+        pending: list[cst.CSTNode] = [self.module]
+        while pending:
+            node = pending.pop()
+            for child in children(node):
+                found[child] = node
+                pending.append(child)
+        return found
+
+    @cached_property
+    def _by_start(self) -> dict[tuple[int, int], list[cst.CSTNode]]:
+        found: dict[tuple[int, int], list[cst.CSTNode]] = {}
+        for node in self.parents:
+            if node in self._positions and not isinstance(node, BETWEEN):
+                span = self.span(node)
+                found.setdefault((span.line, span.column), []).append(node)
+        return found
+
+    def span(self, node: cst.CSTNode) -> Span:
+        """Where a node stands, parentheses around it left out."""
+        place = self._positions[node]
+        return Span(place.start.line, place.start.column + 1, place.end.line, place.end.column + 1)
+
+    def source(self, node: cst.CSTNode) -> str:
+        """The text of a node, as it is written, parentheses around it left out."""
+        return self.between(self.span(node))
+
+    def between(self, span: Span) -> str:
+        """The text of a span."""
+        kept = self.lines[span.line - 1 : span.end_line]
+        kept[-1] = kept[-1][: span.end_column - 1]
+        kept[0] = kept[0][span.column - 1 :]
+        return "\n".join(kept)
+
+    def find(self, span: Span, *kinds: type[Node]) -> Node:
+        """The outermost node of one of these kinds at a span: with its end as well, or the only one of a compound statement.
+
+        Raises:
+            Refused: there is none.
+        """
+        here = [node for node in self._by_start.get((span.line, span.column), ()) if isinstance(node, kinds)]
+        exact = [node for node in here if self.span(node) == span]
+        for node in exact or [node for node in here if isinstance(node, COMPOUND)]:
+            return node
+        raise Refused("the place was not found again in the syntax")
+
+    def expression(self, span: Span) -> cst.BaseExpression:
+        """The outermost expression at a span."""
+        found = (node for node in self._by_start.get((span.line, span.column), ()) if self.span(node) == span)
+        for node in found:
+            if isinstance(node, cst.BaseExpression):
+                return node
+        raise Refused("the expression was not found again in the syntax")
+
+    def statement(self, span: Span) -> cst.CSTNode:
+        """The statement that a span lies in, the innermost one: a line of simple statements, or a compound one."""
+        node = next((node for node in self._by_start.get((span.line, span.column), ()) if self.span(node).end_line <= span.end_line), None)
+        if node is None:
+            node = next(iter(self._by_start.get((span.line, span.column), ())), self.module)
+        for around in self.around(node):
+            if isinstance(around, (*STATEMENTS, cst.SimpleStatementSuite)):
+                return around
+        raise Refused("the statement was not found again in the syntax")
+
+    def around(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """The node and what it stands in, innermost first."""
+        current: cst.CSTNode | None = node
+        while current is not None:
+            yield current
+            current = self.parents.get(current)
+
+    def block(self, statement: cst.CSTNode) -> Sequence[cst.CSTNode]:
+        """The statements of the block that a statement is one of."""
+        parent = self.parents[statement]
+        body = getattr(parent, "body", ())
+        return body if isinstance(body, Sequence) else ()
+
+    def indent(self, line: int) -> str:
+        """The white space that a line begins with."""
+        text = self.lines[line - 1]
+        return text[: len(text) - len(text.lstrip(" \t\f"))].replace("\f", "")
+
+    @property
+    def step(self) -> str:
+        """One level of indentation."""
+        return str(self.module.default_indent)
+
+
+def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """Direct children, in the order of their fields."""
+    for field in fields(node):
+        value = getattr(node, field.name)
+        if isinstance(value, cst.CSTNode):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from (item for item in value if isinstance(item, cst.CSTNode))
