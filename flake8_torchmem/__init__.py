@@ -1,7 +1,7 @@
 """Finds where PyTorch training code loses memory or corrupts its accumulated gradients.
 
-`check_source` is the whole library interface. Importing this package costs nothing but its data types: the engine is
-imported by the first check, and libcst only by a file that trains.
+`check_source` and `fix_source` are the whole library interface. Importing this package costs nothing but its data types: the
+engine is imported by the first check, and libcst only by a file that trains.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from flake8_torchmem.model import Finding
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.imports.project import Project
+    from flake8_torchmem.fixes import Outcome
     from flake8_torchmem.settings import Settings
 
-__all__ = ["Finding", "__version__", "check_source"]
+__all__ = ["Finding", "__version__", "check_source", "fix_source"]
 
 __version__ = "0.1.0"
 
@@ -44,3 +45,26 @@ def check_source(
     text = decode(source) if isinstance(source, bytes) else source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     findings = [finding for finding in check_text(text, path, codes, project=project) if finding.code in codes]
     return unsuppressed(text, findings)
+
+
+def fix_source(
+    source: bytes | str, path: str = "<string>", settings: Settings | None = None, project: Project | None = None, unsafe: bool = False
+) -> Outcome:
+    """Mend one file's source: its `document` has the result as `text` and `data`, beside what was `fixed` and what was `left`, and why.
+
+    Args:
+        source: the file's bytes, or text that is already decoded. Line ends, byte order mark and encoding are kept.
+        path: the name that the findings carry; nothing is written.
+        settings: whose findings are to be mended; by default of the rules that are on by default.
+        project: where to look for what the file imports, as for `check_source`.
+        unsafe: make fixes that change training behaviour, or a type, as well.
+
+    Raises:
+        SourceError: the source cannot be decoded or is not valid Python (`flake8_torchmem.source`).
+        SettingsError: a selection names no rule (`flake8_torchmem.settings`).
+    """
+    from flake8_torchmem.fixes import Document, fix_document
+    from flake8_torchmem.settings import Settings
+
+    document = Document.of(source) if isinstance(source, bytes) else Document(source, "utf-8")
+    return fix_document(document, path, settings or Settings(), project, unsafe)
