@@ -64,7 +64,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def user(tmp_path: Path, project: Path) -> Path:
-    (tmp_path / ".pre-commit-config.yaml").write_text(CONFIG.format(project=project, revision=git("rev-parse", "HEAD", cwd=project).strip()))
+    (tmp_path / ".pre-commit-config.yaml").write_text(
+        CONFIG.format(project=project, revision=git("rev-parse", "HEAD", cwd=project).strip())
+    )
     (tmp_path / "train.py").write_text(LEAKY)
     (tmp_path / "notes.txt").write_text(LEAKY)
     git("init", "-q", cwd=tmp_path)
