@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flake8_torchmem.model import Edit, Span
-from flake8_torchmem.source import decode, encoding_of
+from flake8_torchmem.source import SourceError, decode, encoding_of
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _BOM = "\ufeff"
@@ -35,7 +35,10 @@ class Document:
         """
         decode(data)
         encoding = encoding_of(data)
-        return cls(data.decode(encoding), encoding)
+        found = cls(data.decode(encoding), encoding)
+        if found.data != data:
+            raise SourceError(f"not written in {encoding} as that is written: it would come back as other bytes")
+        return found
 
     @property
     def normal(self) -> str:

@@ -47,6 +47,8 @@ class Syntax:
             raise Refused("libcst cannot parse this file") from error
         except RecursionError as error:
             raise Refused("the file is nested too deeply for libcst") from error
+        if self.module.code != text:
+            raise Refused("libcst would give this file back changed")
 
     @cached_property
     def parents(self) -> dict[cst.CSTNode, cst.CSTNode]:
