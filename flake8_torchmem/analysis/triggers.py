@@ -76,6 +76,21 @@ WORDS: dict[str, str] = {
     "TM403": r"\bpad_sequence\b|\bpadding\s*=|\bDataCollator\w+\(|ALLOC_CONF|expandable_segments",
     "TM307": r"[(,]\s*num_workers\s*=[^=]",
 }
+# What a file must speak of, one of these, for a rule to have anything to say: else it is not even imported.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "TM209": ("register",),
+    "TM210": ("cat", "stack"),
+    "TM211": ("except",),
+    "TM212": ("state_dict", "best"),
+    "TM213": ("copy", "clone", "state_dict"),
+    "TM214": ("cache",),
+    "TM301": ("load",),
+    "TM304": ("num_workers",),
+    "TM401": ("empty_cache",),
+    "TM402": ("empty_cache",),
+}
+# Of these, a backward, step or clear must be in sight.
+OF_GRADIENTS = re.compile(r"TM1|TM20[67]")
 # Rules about state that several definitions share: what matches is looked at together with its class and what it names.
 WITH_COMPANIONS = frozenset({"TM209", "TM305"})
 # Rules that ask what becomes of the lists which a method fills.
@@ -130,6 +145,17 @@ def _goes_over_inputs(unit: Unit) -> bool:
 
 # What is asked of a definition whose text matches: words alone say little of it.
 ASKED: dict[str, Callable[[Unit], bool]] = {"TM210": _is_called_in_turns, "TM203": _goes_over_inputs}
+
+
+def may_report(code: str, text: str, trains: bool) -> bool:
+    """Whether a rule can have anything to say of a file.
+
+    Args:
+        code: of the rule.
+        text: of the file.
+        trains: whether it, or what it imports, back-propagates, steps or clears gradients.
+    """
+    return (trains or not OF_GRADIENTS.match(code)) and (code not in NEEDED or any(word in text for word in NEEDED[code]))
 
 
 class Triggers:
