@@ -36,6 +36,7 @@ DETACHES = re.compile(TRAINING.pattern + r"|detach|repackage|\.data\b")
 CUDA = re.compile(r"\.cuda\b|[\"']cuda")
 KEEPS = re.compile(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
 LOOP = re.compile(r"\bfor\b|\bwhile\b")
+DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
 EVALUATION_DATA = re.compile(r"loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|set|dl|data)", re.I)
 JOINS = re.compile(r"\b(?:cat|concat|concatenate|hstack|vstack)\b")
 ALIAS = re.compile(r"\bimport\s+torch\s+as\s+(\w+)")
@@ -157,14 +158,15 @@ def _matters(unit: Unit) -> bool:
         return False
     if any(word in text for word in CORE_WORDS) and CORE.search(text):
         return True
-    if unit.name in NEVER or not unit.loops:
-        return bool(torchapi.BATCH_METHOD.match(unit.name))
-    if _is_guarded(unit) or unit.name == "forward":
-        return False
-    if torchapi.BATCH_METHOD.match(unit.name) or EVAL_CALL.search(text):
+    if torchapi.BATCH_METHOD.match(unit.name):
         return True
-    collects = (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
-    return unit.runs_models and bool(collects or torchapi.EVAL_NAME.search(unit.name))
+    if unit.name in NEVER or unit.name == "forward" or not LOOP.search(text) or _is_guarded(unit):
+        return False
+    if EVAL_CALL.search(text):
+        return bool(unit.loops)
+    # What is asked of the text costs little, so it comes before what is asked of the syntax.
+    collects = DATA_LOOP.search(text) and (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
+    return bool(collects or torchapi.EVAL_NAME.search(unit.name)) and unit.runs_models
 
 
 def _evaluates(unit: Unit) -> bool:
@@ -188,11 +190,13 @@ def _loading(units: list[Unit], text: str) -> set[Unit]:
 def _growing(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     """Definitions that collect something in loops over data, or join tensors in any loop, for a caller that evaluates."""
     names = {name for unit in units if EVAL_CALL.search(unit.text) or torchapi.EVAL_NAME.search(unit.name) for name in unit.called}
+    names -= NEVER | {"forward"}
     return {
         unit
         for unit in units
-        if unit.name in names - NEVER - {"forward"} and unit not in chosen and len(unit.text) < MAX_UNIT and unit.runs_models
-        if JOINS.search(unit.text) or (GROWTH.search(unit.text) and any(torchapi.DATA_NAME.search(word) for word in unit.loop_words))
+        if unit.name in names and unit not in chosen and len(unit.text) < MAX_UNIT and LOOP.search(unit.text)
+        if JOINS.search(unit.text) or (GROWTH.search(unit.text) and DATA_LOOP.search(unit.text))
+        if unit.runs_models
     }
 
 
