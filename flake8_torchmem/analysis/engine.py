@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir
+from flake8_torchmem.analysis.triggers import may_report
 from flake8_torchmem.model import Finding, Span
+from flake8_torchmem.rules import rule_codes, rule_module
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 from flake8_torchmem.source import Slices, parse
 
@@ -80,13 +82,13 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     known = bases | linked.bases, selection.guarded | linked.guarded
     try:
         facts = FileFacts(program, *known)
-        found, failure = _reports(codes, facts, path)
+        found, failure = _reports({code for code in codes if may_report(code, text, facts.trains)}, facts, path)
         homes = facts.homes(site for _, report in found for site in (report.site, *report.mentions))
         if found and linker and project and Importers(program, project, root).link(homes):
             # What callers in other files know, and what they make, may only take a finding back.
             linked = linker.link(bases)
             known = bases | linked.bases, selection.guarded | linked.guarded
-            still, failed = _reports(frozenset(code for code, _ in found), FileFacts(program, *known), path)
+            still, failed = _reports({code for code, _ in found}, FileFacts(program, *known), path)
             kept = {(code, report.site.mark, report.site.rank) for code, report in still}
             if failed is None:
                 found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in kept]
@@ -98,25 +100,23 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
         program.release()
 
 
-def _reports(codes: frozenset[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
+def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
     """What the rules report, and the first failure of one: a rule that fails must not take the others along."""
-    from flake8_torchmem.rules import rule_modules
+    failures: list[Finding] = []
 
-    found: list[tuple[str, Report]] = []
-    failure: Finding | None = None
-    for code, module in rule_modules().items():
-        if code in codes:
-            try:
-                found += [(code, report) for report in module.check(facts)]
-            except Exception as error:  # noqa: BLE001
-                failure = failure or internal_error(path, error)
-    return found, failure
+    def reports(code: str) -> list[tuple[str, Report]]:
+        try:
+            return [(code, report) for report in rule_module(code).check(facts)]
+        except Exception as error:  # noqa: BLE001
+            failures.append(internal_error(path, error))
+            return []
+
+    return [report for code in sorted(codes & rule_codes()) for report in reports(code)], failures[0] if failures else None
 
 
 def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked: Linked) -> Iterator[Finding]:
     """Reports with their places, each place once per rule."""
     from flake8_torchmem.remedies import Remedy, placed
-    from flake8_torchmem.rules import rule_modules
 
     seen: set[tuple[str, Span]] = set()
     for code, report in found:
@@ -126,7 +126,7 @@ def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked
         seen.add((code, span))
         lines = [_line(site, slices, linked) for site in report.mentions]
         message = report.message.format(*lines) if lines else report.message
-        rule = rule_modules()[code].RULE
+        rule = rule_module(code).RULE
         remedy = placed(report.remedy, slices.locate) if isinstance(report.remedy, Remedy) else report.remedy
         yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy)
 

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.flow import Budget
-from flake8_torchmem.analysis.gradients import clipping
-from flake8_torchmem.analysis.gradients.explorer import MAX_VISITS_OF_FILE, Explorer
-from flake8_torchmem.analysis.gradients.observations import Observations, Verdict
-from flake8_torchmem.analysis.gradients.periods import Periods
-from flake8_torchmem.analysis.gradients.reductions import Reductions
-from flake8_torchmem.analysis.gradients.windows import Window, Windows
-from flake8_torchmem.analysis.loading.placement import Placement
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.retention.lifetime import Lifetimes
-from flake8_torchmem.analysis.retention.outputs import Outputs
 from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.analysis.turns import MAX_CALLS, Turn, turn_around
 from flake8_torchmem.analysis.values import Values
 
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.gradients.observations import Observations, Verdict
+    from flake8_torchmem.analysis.gradients.periods import Periods
+    from flake8_torchmem.analysis.gradients.reductions import Reductions
+    from flake8_torchmem.analysis.gradients.windows import Window
+    from flake8_torchmem.analysis.loading.placement import Placement
+    from flake8_torchmem.analysis.retention.outputs import Outputs
+    from flake8_torchmem.analysis.retention.retained import Retained
 
+
+# Most files that are analysed hold no training: what only that needs is imported where it is first asked for.
 class FileFacts:
     """The facts of one file.
 
@@ -44,9 +47,26 @@ class FileFacts:
         self.bindings = Bindings(program)
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases, guarded)
-        self.periods = Periods(self.bindings)
         self.functions = tuple(program.own_functions())
-        self.budget = Budget(MAX_VISITS_OF_FILE)
+
+    @cached_property
+    def trains(self) -> bool:
+        """Whether a backward, step or clear is anywhere in sight: without one there is nothing to say about gradients."""
+        return any(self.summaries.effects(function) for function in self.program.all_functions())
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Visits for all paths of the file."""
+        from flake8_torchmem.analysis.gradients.explorer import MAX_VISITS_OF_FILE
+
+        return Budget(MAX_VISITS_OF_FILE)
+
+    @cached_property
+    def periods(self) -> Periods:
+        """Which conditions are true once in so many turns."""
+        from flake8_torchmem.analysis.gradients.periods import Periods
+
+        return Periods(self.bindings)
 
     @memoized
     def values(self, function: ir.Function) -> Values:
@@ -66,12 +86,23 @@ class FileFacts:
     @memoized
     def placement(self, function: ir.Function) -> Placement:
         """Where the values of a function are, on the host or on the device."""
+        from flake8_torchmem.analysis.loading.placement import Placement
+
         return Placement(function, self)
 
     @memoized
     def outputs(self, function: ir.Function) -> Outputs:
         """Which values of a function are outputs of models."""
+        from flake8_torchmem.analysis.retention.outputs import Outputs
+
         return Outputs(function, self)
+
+    @cached_property
+    def retained(self) -> tuple[Retained, ...]:
+        """Tensors with graph that growing places keep: several rules ask for them."""
+        from flake8_torchmem.analysis.retention.retained import retained
+
+        return tuple(retained(self))
 
     @cached_property
     def gradients(self) -> tuple[Observations, ...]:
@@ -91,6 +122,8 @@ class FileFacts:
     @memoized
     def observations(self, function: ir.Function) -> Observations | None:
         """What was seen on the paths from one function; None when there are too many."""
+        from flake8_torchmem.analysis.gradients.explorer import Explorer
+
         closed = self.closed_owners(function)
         return Explorer(function, self.bindings, self.summaries, self.periods, self.per_batch(function), closed, self.budget).run()
 
@@ -137,17 +170,23 @@ class FileFacts:
     @cached_property
     def windows(self) -> tuple[Window, ...]:
         """The accumulation windows of the file, one per step."""
+        from flake8_torchmem.analysis.gradients.windows import Windows
+
         windows = Windows(self.periods, self.evidence, self.summaries)
         return tuple(window for seen in self.gradients for window in windows.seen(seen))
 
     @cached_property
     def reductions(self) -> Reductions:
         """How losses were reduced."""
+        from flake8_torchmem.analysis.gradients.reductions import Reductions
+
         return Reductions(self.evidence, self.summaries)
 
     @cached_property
     def clip_effects(self) -> dict[ir.Function, frozenset[str]]:
         """What functions do to gradients, clips and unscaling included."""
+        from flake8_torchmem.analysis.gradients import clipping
+
         return clipping.effects(self)
 
     def order_defects(self, code: str) -> Iterator[tuple[Observations, ir.Step, Verdict]]:

@@ -75,7 +75,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention.retained import accumulates, retained
+from flake8_torchmem.analysis.retention.retained import accumulates
 from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -98,7 +98,7 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Sums that outlive the turn and take up tensors with graph, directly or through a meter of the file."""
-    for found in retained(facts):
+    for found in facts.retained:
         if found.growth.kind == "sum":
             yield _report(found.growth.event.site, f"`{found.growth.place}`", found.freed)
     yield from _meters(facts)

@@ -73,7 +73,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention.retained import comprehensions, retained
+from flake8_torchmem.analysis.retention.retained import comprehensions
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -95,7 +95,7 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Growing containers that take up tensors with graph."""
-    for found in retained(facts):
+    for found in facts.retained:
         if found.growth.kind not in ("sum", "cat"):
             yield _report(found.growth.event.site, found.growth.place, found.freed)
     for comprehension, event in comprehensions(facts):

@@ -75,23 +75,25 @@ class Recurrence:
         callee = self.facts.bindings.callee(call, self.function)
         if callee is not None:
             return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not _cuts(callee)
-        if self._cuts_inside(call.path or "", self.function):
-            return False
         func = call.receiver if call.method == "forward" and call.receiver is not None else call.func
-        return self.facts.values(self.function).at(func, event) is Kind.MODULE or bool(CELL_NAME.search(torchapi.last(call.path or "")))
+        known = self.facts.values(self.function).at(func, event) is Kind.MODULE or CELL_NAME.search(torchapi.last(call.path or ""))
+        return bool(known) and not self._cuts_inside(call.path or "")
 
-    def _cuts_inside(self, path: str, function: ir.Function, hops: int = MAX_HOPS) -> bool:
-        """Whether the model is one that detaches by itself, as what makes it shows, here or in a caller that hands it in."""
-        cls = self.facts.bindings.class_of(path, function)
-        forward = self.facts.bindings.method(cls, "forward") if cls is not None else None
-        if forward is not None:
-            return _cuts(forward)
-        if path not in function.params or not hops:
-            return False
-        for caller, call in self.facts.summaries.callers().get(function, ()):
-            given = dict(function.arguments(call)).get(path)
-            if isinstance(given, ir.Name) and self._cuts_inside(given.path, caller, hops - 1):
+    def _cuts_inside(self, path: str) -> bool:
+        """Whether the model is one that detaches by itself, as what makes it shows, here or in callers that hand it in."""
+        pending, met = [(path, self.function, MAX_HOPS)], set()
+        for name, function, hops in pending:
+            cls = self.facts.bindings.class_of(name, function)
+            forward = self.facts.bindings.method(cls, "forward") if cls is not None else None
+            if forward is not None and _cuts(forward):
                 return True
+            if forward is not None or name not in function.params or not hops or (name, function) in met:
+                continue
+            met.add((name, function))
+            for caller, call in self.facts.summaries.callers().get(function, ()):
+                given = dict(function.arguments(call)).get(name)
+                if isinstance(given, ir.Name):
+                    pending.append((given.path, caller, hops - 1))
         return False
 
     def made(self, call: ir.Call) -> set[ir.Bind]:
