@@ -46,6 +46,9 @@ class Report:
     """A defect before it has a position: the syntax it is about, a message and what to write instead.
 
     `{0}`, `{1}` in the message become the line numbers of `mentions`.
+
+    Attributes:
+        tentative: it counts only if it is none any more when callers in other files are in sight.
     """
 
     site: Site
@@ -53,6 +56,7 @@ class Report:
     help: str
     severity: Severity | None = None
     mentions: tuple[Site, ...] = ()
+    tentative: bool = False
 
 
 def report_at(seen: Observations, event: Event, message: str, help: str, mentions: tuple[Site, ...] = ()) -> Report:  # noqa: A002
