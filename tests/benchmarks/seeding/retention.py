@@ -166,11 +166,11 @@ def written_with_graph(scope: Scope) -> Iterator[Seed]:
     """`bank[rows] = features` without `.detach()`."""
     for node in scope.nodes:
         target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if (
-            isinstance(target, ast.Subscript)
-            and not isinstance(target.slice, ast.Constant)
-            and outlives(scope, node, spelled(target.value))
-        ):
+        if not isinstance(target, ast.Subscript) or isinstance(target.slice, ast.Constant):
+            continue
+        place, loop = spelled(target.value), scope.loop(node)
+        rewrites = isinstance(loop, ast.For) and place in spelled(loop.iter)  # what is there already
+        if not rewrites and outlives(scope, node, place):
             yield from ending_dropped(scope, node, node.value)  # type: ignore[attr-defined, arg-type]
 
 
@@ -295,8 +295,9 @@ def retried_in_handler(scope: Scope) -> Iterator[Seed]:
 
 @operator("TM212")
 def copy_dropped(scope: Scope) -> Iterator[Seed]:
-    """Weights kept without a deep copy, outside of tests."""
-    for node in scope.nodes if "/tests/" not in scope.source.name else ():
+    """Weights kept in a variable without a deep copy, outside of tests."""
+    for stmt in scope.nodes if "/tests/" not in scope.source.name else ():
+        node = stmt.value if isinstance(stmt, (ast.Assign, ast.AnnAssign)) else None
         if isinstance(node, ast.Call) and spelled(node.func).endswith("deepcopy") and method(node.args[0]) == "state_dict":
             yield Seed(node.lineno, Edits(scope.source).rewrite(node, spelled(node.args[0])))
 
