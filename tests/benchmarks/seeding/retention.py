@@ -194,7 +194,13 @@ def runs_model(scope: Scope, nodes: list[ast.AST]) -> bool:
     if "/tests/" in scope.source.name or getattr(scope.node, "name", "").startswith("test_"):
         return False
     calls = [node for node in nodes if isinstance(node, ast.Call) and MODEL.search(spelled(node.func))]
-    return any(scope.loop(call) is not None for call in calls)
+    return any(_over_data(scope, call) for call in calls)
+
+
+def _over_data(scope: Scope, call: ast.Call) -> bool:
+    """Whether a model is called in a loop that does not go over models, like the encoders of a pipeline."""
+    loop = scope.loop(call)
+    return loop is not None and not (isinstance(loop, ast.For) and names(call.func) & names(loop.target))
 
 
 @operator("TM205")
