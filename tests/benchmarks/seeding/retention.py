@@ -226,7 +226,7 @@ def guard_dropped(scope: Scope) -> Iterator[Seed]:
         inside = [inner for stmt in node.body for inner in ast.walk(stmt)]
         own_loop = any(isinstance(inner, LOOPS) for inner in inside)
         loop = scope.loop(node)
-        trains = loop is not None and not own_loop and any(loop in scope.loops(stmt) for stmt in scope.backwards)
+        trains = loop is not None and not own_loop and "backward(" in spelled(loop)
         edits = None if trains or not runs_model(scope, inside) else unguarded(scope, node)
         if edits is not None:
             yield Seed(node.lineno, edits)
