@@ -84,20 +84,29 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
         facts = FileFacts(program, *known)
         found, failure = _reports({code for code in codes if may_report(code, text, facts.trains)}, facts, path)
         homes = facts.homes(site for _, report in found for site in (report.site, *report.mentions))
+        sure = _sure(found)
         if found and linker and project and Importers(program, project, root).link(homes):
-            # What callers in other files know, and what they make, may only take a finding back.
+            # What callers in other files know, and what they make, may take a finding back, or make sure of a tentative one.
             linked = linker.link(bases)
             known = bases | linked.bases, selection.guarded | linked.guarded
             still, failed = _reports({code for code, _ in found}, FileFacts(program, *known), path)
-            kept = {(code, report.site.mark, report.site.rank) for code, report in still}
-            if failed is None:
-                found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in kept]
+            sure = _sure(still) if failed is None else sure
             failure = failure or failed
+        found = [(code, report) for code, report in found if _key(code, report) in sure]
         yield from _findings(found, path, slices, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure
     finally:
         program.release()
+
+
+def _sure(found: list[tuple[str, Report]]) -> set[tuple[object, ...]]:
+    """Which reports need no further evidence."""
+    return {_key(code, report) for code, report in found if not report.tentative}
+
+
+def _key(code: str, report: Report) -> tuple[object, ...]:
+    return code, report.site.mark, report.site.rank
 
 
 def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:

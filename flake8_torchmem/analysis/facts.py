@@ -143,13 +143,21 @@ class FileFacts:
             return frozenset()
         reached = self.summaries.reached(function)
         steps = {event.owner for inner in reached for event in inner.events() if isinstance(event, ir.Step)}
-        others = (other for other in self.program.all_functions() if other is not function and not self._within(reached, other))
+        unused = reached | self._overridden(function)
+        others = (other for other in self.program.all_functions() if other not in unused and not self._within(reached, other))
         zeros = [event.owner for other in others for event in other.events() if isinstance(event, ir.Zero)]
         named = {zero for zero in zeros if zero is not None and torchapi.looks_like_optimizer(zero) and not zero.endswith("]")}
         if len(named) < len(set(zeros)):
             return frozenset()
         cleared = {torchapi.last(zero) for zero in named}
         return frozenset(owner for owner in steps if self._built_here(owner, function) and torchapi.last(owner) not in cleared)
+
+    def _overridden(self, function: ir.Function) -> frozenset[ir.Function]:
+        """The methods of base classes that a method stands for; none if it may call them."""
+        bases = self.bindings.lineage(function.owner)[1:] if function.owner is not None else ()
+        if any(event.call.method == function.name for event in self.calls(function)):
+            return frozenset()
+        return frozenset(base.methods[function.name] for base in bases if function.name in base.methods)
 
     def _within(self, reached: frozenset[ir.Function], helper: ir.Function) -> bool:
         """Whether nothing but these functions calls a helper, whose name says that it is private."""

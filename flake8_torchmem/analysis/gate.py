@@ -47,7 +47,7 @@ LOADER = re.compile(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
 ON_DEVICE = re.compile(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
 BINDS = re.compile(r"\(|cuda|workers", re.I)
 NAME = re.compile(r"[A-Za-z_]\w*")
-CUTS = re.compile(r"detach|repackage")
+CUTS = re.compile(r"detach|repackage|\.data\b|no_grad|inference_mode")
 FILLS = re.compile(r"\bself\.(\w+)[^\n=]*(?:\.(?:append|extend)\b|\]\s*=[^=])")
 EMPTIES = re.compile(r"\.clear\b|\.pop\w*\b|=\s*(?:\[\]|\{\}|list\(|dict\(|defaultdict\()")
 GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
@@ -228,10 +228,11 @@ def _callees(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     """In-file functions, own methods, and methods of classes that are built here; what they call only where it is short or trains."""
     found: set[Unit] = set()
     frontier, budget = set(chosen), MAX_CALLEES
+    cutting = {unit.cls for unit in units if unit.cls is not None and CUTS.search(unit.text)}
     for hop in range(2):
         names = {name for unit in frontier for name in unit.called}
         classes = {unit.cls for unit in frontier if unit.cls}
-        reached = [unit for unit in units if unit not in chosen and unit not in found and _is_callee(unit, names, classes)]
+        reached = [unit for unit in units if unit not in chosen and unit not in found and _is_callee(unit, names, classes, cutting)]
         reached = reached if hop == 0 else [unit for unit in reached if len(unit.text) < MAX_HELPER or TRAINING.search(unit.text)]
         frontier = set()
         for unit in sorted(reached, key=lambda unit: len(unit.text)):
@@ -242,7 +243,7 @@ def _callees(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     return found
 
 
-def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
+def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef], cutting: set[ast.ClassDef]) -> bool:
     if not isinstance(unit.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return False
     if unit.cls is None:
@@ -251,6 +252,8 @@ def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
         return True
     if unit.name == "__init__":
         return unit.cls in classes or (unit.cls.name in names and "requires_grad" in unit.text)
+    if unit.cls.name in names and unit.cls in cutting and (unit.name == "forward" or CUTS.search(unit.text)):
+        return True  # a model that is built here and may detach its state
     return unit.name != "forward" and unit.name in names and (unit.cls in classes or unit.cls.name in names or len(unit.text) < 2_000)
 
 

@@ -61,6 +61,7 @@ def train(model, loader, optimizer, criterion):
 - a place that is emptied every turn, is bounded, is made anew for every use, or feeds a loss
 - models that run without gradients in all that is in sight; what is kept on the module itself, where others may empty it
 - hooks that are removed, or entered as a context; one hook for each of several layers
+- classes that nobody in sight makes objects of, in this file or in the ones that name it, and that run no batches by themselves
 
 ## Fix safety
 
@@ -76,9 +77,10 @@ is none in sight. A hook that is registered in a loop is only pointed out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.retention.hook_growth import grows, trains, unremoved
+from flake8_torchmem.analysis.retention.hook_growth import grows, in_use, trains, unremoved
 from flake8_torchmem.analysis.retention.hooks import Kept, kept
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -103,7 +105,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
     """Hooks whose places grow, and hooks that pile up."""
     for found in kept(facts):
         if grows(facts, found):
-            yield _report(facts, found)
+            yield replace(_report(facts, found), tentative=not in_use(facts, found))
     for event in unremoved(facts):
         yield Report(
             event.site,

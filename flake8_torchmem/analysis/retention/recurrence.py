@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.flow import within_turn
+from flake8_torchmem.analysis.makers import makers
 from flake8_torchmem.analysis.retention.evaluation import evaluates, goes_over_data, needs_gradients, proves_no_grad, returns_graph
 from flake8_torchmem.analysis.values import Kind
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 STATE_NAME = re.compile(r"^(?:h|c|hc|hx|cx|hn|cn|h_?\d|c_?\d|[hc]_\w{1,4})$|hidden|(?:^|_)(?:hid|states?|carry)(?:$|_|\d)", re.I)
 CELL_NAME = re.compile(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
-MAX_HOPS = 3
 CELL_FACTORY = re.compile(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
 
 
@@ -31,12 +31,14 @@ class Carried:
         state: its path.
         backward: what goes through the graph of the turn before again; None where nothing back-propagates.
         steps: whether an optimizer moves the parameters between two backwards.
+        seen: whether the model is in sight, or said to be used so: one out of sight that trains may well detach by itself.
     """
 
     event: ir.Invoke
     state: str
     backward: ir.Backward | None
     steps: bool
+    seen: bool
 
 
 class Recurrence:
@@ -74,27 +76,34 @@ class Recurrence:
             return False
         callee = self.facts.bindings.callee(call, self.function)
         if callee is not None:
-            return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not _cuts(callee)
+            return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not self._cuts(callee)
+        if any(forward is not None and self._cuts(forward) for forward in self._forwards(_model_of(call))):
+            return False
         func = call.receiver if call.method == "forward" and call.receiver is not None else call.func
         known = self.facts.values(self.function).at(func, event) is Kind.MODULE or CELL_NAME.search(torchapi.last(call.path or ""))
-        return bool(known) and not self._cuts_inside(call.path or "")
+        return bool(known)
 
-    def _cuts_inside(self, path: str) -> bool:
-        """Whether the model is one that detaches by itself, as what makes it shows, here or in callers that hand it in."""
-        pending, met = [(path, self.function, MAX_HOPS)], set()
-        for name, function, hops in pending:
-            cls = self.facts.bindings.class_of(name, function)
+    def _in_sight(self, call: ir.Call) -> bool:
+        """Whether what the model does with the state can be seen."""
+        callee = self.facts.bindings.callee(call, self.function)
+        return callee is not None or any(True for _ in self._forwards(_model_of(call)))
+
+    def _forwards(self, path: str) -> Iterator[ir.Function | None]:
+        """What runs when a model is called, as what makes it shows; None for what detaches nothing."""
+        known = self.facts.bindings.class_of(path, self.function)
+        for name in (known.full if known is not None else "", *makers(self.facts, path, self.function)):
+            cls = self.facts.program.classes.get(name)
             forward = self.facts.bindings.method(cls, "forward") if cls is not None else None
-            if forward is not None and _cuts(forward):
-                return True
-            if forward is not None or name not in function.params or not hops or (name, function) in met:
-                continue
-            met.add((name, function))
-            for caller, call in self.facts.summaries.callers().get(function, ()):
-                given = dict(function.arguments(call)).get(name)
-                if isinstance(given, ir.Name):
-                    pending.append((given.path, caller, hops - 1))
-        return False
+            if forward is not None or CELL_FACTORY.match(name) or self.facts.evidence.module_class(name):
+                yield forward
+
+    def _cuts(self, forward: ir.Function) -> bool:
+        """Whether a model detaches something of its own, by itself or in what it calls."""
+        reached = [forward]
+        for function in reached:
+            called = (self.facts.bindings.callee(event.call, function) for event in function.events() if isinstance(event, ir.Invoke))
+            reached += [callee for callee in dict.fromkeys(called) if callee is not None and callee not in reached]
+        return any(_cuts(event) for function in reached for event in function.events())
 
     def made(self, call: ir.Call) -> set[ir.Bind]:
         """Bindings that hold the call's result or a part of it, or what another model made of that, graph and all."""
@@ -133,7 +142,7 @@ class Recurrence:
                 return None
         loop = next((loop for loop in event.ctx.loops if goes_over_data(self.facts, loop, self.function)), event.ctx.loops[0])
         if self._survives(event, state, made, loop) and self._evaluates(loop):
-            return Carried(event, state, None, steps=False)
+            return Carried(event, state, None, steps=False, seen=True)
         return None
 
     def _over_calls(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:
@@ -168,16 +177,13 @@ class Recurrence:
     def _found(self, event: ir.Invoke, state: str, backward: ir.Backward) -> Carried:
         around = backward.ctx.loops[-1:]
         steps = [other for other in self.function.events() if isinstance(other, ir.Step) and set(around) <= set(other.ctx.loops)]
-        return Carried(event, state, backward, bool(steps))
+        return Carried(event, state, backward, bool(steps), seen=retains(backward) or self._in_sight(event.call))
 
     def _is_state(self, event: ir.Invoke, state: str) -> bool:
         """Whether what goes in and out is a state: the model is seen to hand it back, or the name says so."""
         if STATE_NAME.search(torchapi.last(state)):
             return True
-        built = [node for bind in self.facts.bindings.binds(event.call.path or "", self.function) for node in ir.walk(bind.value)]
-        return any(
-            isinstance(node, ir.Call) and CELL_FACTORY.match(self.facts.evidence.resolve(node.path or "", self.function)) for node in built
-        )
+        return any(map(CELL_FACTORY.match, makers(self.facts, event.call.path or "", self.function)))
 
     def _backwards(self, loop: ir.Loop | None) -> Iterator[ir.Backward]:
         """Backwards of this loop's own turns, none of an inner loop."""
@@ -280,17 +286,17 @@ def _operands(call: ir.Call) -> list[str]:
     return [path for arg in call.operands for path in _same(arg)]
 
 
-def _cuts(callee: ir.Function) -> bool:
-    """Whether a model detaches something of its own."""
-    for event in callee.events():
-        if isinstance(event, ir.Invoke) and torchapi.DETACHES_BY_NAME.search(event.call.method):
-            return True
-        if event.ctx.grad is not ir.Grad.ON:
-            return True
-        value = event.value if isinstance(event, (ir.Bind, ir.Store, ir.Return)) else event.call if isinstance(event, ir.Invoke) else None
-        if value is not None and any(path.endswith(".data") for path in ir.names(value)):
-            return True
-    return False
+def _model_of(call: ir.Call) -> str:
+    """The path of the model that a call runs."""
+    return (call.path or "").removesuffix(".forward")
+
+
+def _cuts(event: ir.Event) -> bool:
+    """Whether an event detaches something, or takes place without gradients."""
+    if event.ctx.grad is not ir.Grad.ON or (isinstance(event, ir.Invoke) and torchapi.DETACHES_BY_NAME.search(event.call.method)):
+        return True
+    value = event.value if isinstance(event, (ir.Bind, ir.Store, ir.Return)) else event.call if isinstance(event, ir.Invoke) else None
+    return value is not None and any(path.endswith(".data") for path in ir.names(value))
 
 
 def _starts(bind: ir.Bind, state: str, counters: tuple[str, ...], loop: ir.Loop | None = None) -> bool:
