@@ -52,9 +52,13 @@ class Move:
 
 @dataclass(frozen=True)
 class Remove:
-    """A statement goes, and with it an `else` that had nothing else."""
+    """A statement goes, and with it an `else` that had nothing else.
+
+    `unasked`: so does an `if` or `elif` that had nothing else; asking its test has no effect.
+    """
 
     statement: Place
+    unasked: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,10 @@ def drop_argument(syntax: Syntax, place: Span, name: str, position: int | None) 
 def make_there(syntax: Syntax, transfer: Span, factory: Span) -> Iterator[Edit]:
     """`torch.zeros(3).float().to(device)` becomes `torch.zeros(3, device=device).float()`."""
     outer, inner = syntax.find(transfer, cst.Call), syntax.find(factory, cst.Call)
-    if not isinstance(outer.func, cst.Attribute) or len(outer.args) > 1 or any(arg.star for arg in outer.args):
+    told = [arg for arg in outer.args if arg.keyword is None or arg.keyword.value != "non_blocking"]
+    if not isinstance(outer.func, cst.Attribute) or len(told) > 1 or any(arg.star for arg in told):
         raise Refused("the transfer has further arguments")
-    device = syntax.source(outer.args[0].value) if outer.args else '"cuda"'
+    device = syntax.source(told[0].value) if told else '"cuda"'
     if any(arg.keyword is not None and arg.keyword.value == "device" for arg in inner.args):
         raise Refused("the factory function is given a device already")
     yield _appended(syntax, inner, f"device={device}")

@@ -72,6 +72,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis.retention.detaching import detached
 from flake8_torchmem.analysis.retention.recurrence import Carried, Recurrence, retains
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -97,7 +98,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         for carried in Recurrence(facts, function).carried():
             mentions = (carried.backward.site,) if carried.backward is not None else ()
-            yield Report(carried.event.site, f"`{carried.state}` {_consequence(carried)}", _help(carried), mentions=mentions)
+            message = f"`{carried.state}` {_consequence(carried)}"
+            yield Report(carried.event.site, message, _help(carried), mentions=mentions, remedy=detached(facts, function, carried))
 
 
 def _consequence(carried: Carried) -> str:
