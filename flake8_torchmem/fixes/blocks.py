@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from flake8_torchmem.fixes.statements import SUITES, comments_above, first_line, has_own_lines, indented, strings
+from flake8_torchmem.fixes.statements import comments_above, first_line, has_own_lines, indented, strings
 from flake8_torchmem.fixes.syntax import COMPOUND, STATEMENTS, Refused, Syntax, children
 from flake8_torchmem.model import Edit, Span
 
@@ -65,8 +65,8 @@ def decorate(syntax: Syntax, decorator: str, function: Span) -> Iterator[Edit]:
 
 def leave_handler(syntax: Syntax, first: Span) -> Iterator[Edit]:
     """Recovery leaves its `except` block: until the handler is left, the exception's traceback holds the failed frames' tensors."""
-    begin = syntax.statement(first)
-    handler, attempt = _handler_of(syntax, begin)
+    handler, attempt = _handler_of(syntax, syntax.statement(first))
+    begin = _whole_loop(syntax, syntax.statement(first), handler)
     if attempt.finalbody is not None:
         raise Refused("the `try` has a `finally`, which would run before the recovery")
     tail, passed = _tail(syntax, begin, handler)
@@ -120,6 +120,16 @@ def _whole(syntax: Syntax, first: int, last: int) -> Span:
     return Span(first, 1, last, len(syntax.lines[last - 1]) + 1)
 
 
+def _whole_loop(syntax: Syntax, statement: cst.CSTNode, handler: cst.ExceptHandler) -> cst.CSTNode:
+    """The outermost loop or block of the handler that a statement is in, branches left out; else the statement."""
+    found = statement
+    for node in syntax.around(statement):
+        if node is handler:
+            break
+        found = node if isinstance(node, COMPOUND) and not isinstance(node, cst.If) else found
+    return found
+
+
 def _handler_of(syntax: Syntax, statement: cst.CSTNode) -> tuple[cst.ExceptHandler, cst.Try]:
     for node in syntax.around(statement):
         if isinstance(node, SCOPES):
@@ -154,8 +164,6 @@ def _tail(
         following = around[around.index(current) + 1 :] if current in around and current is not begin else []
         if following:
             passed.append((current, following))
-        if isinstance(parent, (*SUITES, *COMPOUND)) and not isinstance(parent, (cst.If, cst.Else, cst.ExceptHandler)):
-            raise Refused("the recovery is in a loop or block of its own within the handler")
         current = parent
     if passed and not _ends_in_leave(tail):
         raise Refused("the handler goes on after the branch that recovers")

@@ -84,6 +84,7 @@ RULE = Rule(
     effect="peak: higher by the size of the gradients; no growth",
 )
 
+READ = r"(?<!autograd)\.grad\b(?!\s*\(|\s*=[^=]|\.zero_)"
 CAPTURES = frozenset({"torch.cuda.graph", "torch.cuda.CUDAGraph", "torch.cuda.make_graphed_callables"})
 
 
@@ -99,7 +100,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     event.call.site,
                     "gradients are set to zero and keep their memory through the next forward",
                     "drop the argument: `zero_grad()` sets gradients to None",
-                    remedy=remedy(DropArgument(event.call.site, "set_to_none", 0), safety=_safety(facts, function)),
+                    remedy=remedy(DropArgument(event.call.site, "set_to_none", 0), safety=_safety(facts, function), doubt=READ),
                 )
 
 

@@ -42,7 +42,10 @@ def onto_host(facts: FileFacts, function: ir.Function, load: ir.Bind, call: ir.C
     worst = max((use.value for use in _uses(facts, function, load.place, set())), default=Use.PERHAPS.value)
     if worst == Use.ELSEWHERE.value:
         return NoRemedy("what is loaded is used for more than `load_state_dict`, and may be expected on the device")
-    return remedy(SetArgument(call.site, "map_location", '"cpu"'), safety=None if worst == Use.COPIED.value else Safety.UNSAFE)
+    safety = None if worst == Use.COPIED.value else Safety.UNSAFE
+    shared = function.name == "<module>" or "." in load.place
+    doubt = rf"(?<!\w){re.escape(load.place)}\b" if shared else ""
+    return remedy(SetArgument(call.site, "map_location", '"cpu"'), safety=safety, doubt=doubt)
 
 
 def _uses(facts: FileFacts, function: ir.Function, place: str, seen: set[str]) -> Iterator[Use]:
@@ -110,7 +113,7 @@ def _bound(facts: FileFacts, function: ir.Function, bind: ir.Bind, place: str, s
 
 
 def _keeps_dict(call: ir.Call) -> bool:
-    return call.method in ("items", "get", "pop", "replace", "dict", "OrderedDict", "copy", "keys", "startswith", "load", "enumerate", "len")
+    return call.method in ("items", "get", "pop", "replace", "dict", "OrderedDict", "copy", "keys", "startswith", "update", "load", "enumerate", "len")
 
 
 def _is_number(path: str, place: str) -> bool:

@@ -98,7 +98,8 @@ def _form(facts: FileFacts, function: ir.Function, state: str, carried: Carried,
     moved = (event.call for event in facts.calls(function) if event.call.method in ("to", "cuda", "size", "view"))
     if any(isinstance(call.receiver, ir.Name) and call.receiver.path == state for call in moved):
         forms.add(TENSOR)
-    forms = forms or {form for name in _cells(facts, function, carried.event.call) for form in [PARTS if "LSTM" in name else TENSOR]}
+    cell = _cell(facts, carried.event.call.path or "", function)
+    forms = forms or {form for form in [cell] if form}
     return forms.pop() if len(forms) == 1 else EITHER
 
 
@@ -118,13 +119,9 @@ def _form_of_part(bind: ir.Bind, carried: Carried) -> str:
     return TENSOR if deep else ""
 
 
-def _cells(facts: FileFacts, function: ir.Function, call: ir.Call) -> set[str]:
-    """The recurrent modules of torch that a call runs: itself, or those that the model's class builds."""
-    path = call.path or ""
-    values = [bind.value for bind in facts.bindings.binds(path, function)]
-    cls = facts.bindings.class_of(path, function)
-    if cls is not None:
-        values += [bind.value for method in facts.bindings.methods(cls) for bind in method.events() if isinstance(bind, ir.Bind)]
-    calls = [node for value in values for node in ir.walk(value) if isinstance(node, ir.Call)]
-    names = (torchapi.resolve(node.path or "", node.ctx.file.imports) for node in calls)
-    return {name for name in names if CELL_FACTORY.match(name)}
+def _cell(facts: FileFacts, path: str, function: ir.Function) -> str:
+    """The form of the state of a path that is a recurrent module of torch."""
+    made = [node for bind in facts.bindings.binds(path, function) for node in ir.walk(bind.value) if isinstance(node, ir.Call)]
+    names = {name for node in made if CELL_FACTORY.match(name := torchapi.resolve(node.path or "", node.ctx.file.imports))}
+    forms = {PARTS if "LSTM" in name else TENSOR for name in names}
+    return forms.pop() if len(forms) == 1 else ""
