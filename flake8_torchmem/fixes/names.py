@@ -66,22 +66,24 @@ def idle(syntax: Syntax) -> set[str]:
 def without_imports(syntax: Syntax, names: set[str]) -> Iterator[Edit]:
     """Imports of these names go; lines that hold more than one statement, and those with a `noqa`, stay."""
     for node in _imports(syntax):
-        line = syntax.parents[node]
-        gone = [alias for alias in node.names if _binds(alias) in names] if not isinstance(node.names, cst.ImportStar) else []
+        aliases = () if isinstance(node.names, cst.ImportStar) else tuple(node.names)
+        line, gone = syntax.parents[node], [alias for alias in aliases if _binds(alias) in names]
         if not gone or len(line.body) > 1 or "noqa" in syntax.lines[syntax.span(line).line - 1]:  # type: ignore[attr-defined]
             continue
-        if len(gone) == len(node.names):
+        if len(gone) == len(aliases):
             yield _without_line(syntax, line)
             continue
         for alias in gone:
-            index = list(node.names).index(alias)
-            span = syntax.span(alias)
-            if index + 1 < len(node.names):
-                following = syntax.span(node.names[index + 1])
-                yield Edit(Span(span.line, span.column, following.line, following.column), "")
-            else:
-                before = syntax.span(node.names[index - 1].name if node.names[index - 1].asname is None else node.names[index - 1])
-                yield Edit(Span(before.end_line, before.end_column, span.end_line, span.end_column), "")
+            yield _without_alias(syntax, aliases, alias)
+
+
+def _without_alias(syntax: Syntax, aliases: tuple[cst.ImportAlias, ...], alias: cst.ImportAlias) -> Edit:
+    index, span = aliases.index(alias), syntax.span(alias)
+    if index + 1 < len(aliases):
+        following = syntax.span(aliases[index + 1])
+        return Edit(Span(span.line, span.column, following.line, following.column), "")
+    before = syntax.span(aliases[index - 1].asname or aliases[index - 1].name)
+    return Edit(Span(before.end_line, before.end_column, span.end_line, span.end_column), "")
 
 
 def _without_line(syntax: Syntax, line: cst.CSTNode) -> Edit:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 HOLDS_NUMBERS = re.compile(
-    r"epoch|iter|step|^args?$|config|cfg|hparams|hyper|(?:^|_)(?:n|num|size|dim|name|version|classes|vocab|arch|lr|seed|time|date)(?:_|$)", re.I
+    r"epoch|iter|step|^args?$|config|cfg|hparams|hyper|(?:^|_)(?:n|num|size|dim|name|version|classes|vocab|arch|lr|seed|time|date)(?:_|$)",
+    re.I,
 )
+KEEPS_COPIES = re.compile(r"ema|swa|avg|average", re.I)  # classes of their own, which may take tensors over
 TAKES_NUMBERS = re.compile(r"scaler|amp|warmup", re.I)
 ONE_DEVICE = re.compile(r"(?:^|_)(?:device|dev|rank)$", re.I)
 ROUNDED = frozenset({"linspace", "logspace"})
@@ -88,8 +90,9 @@ def _loaded(facts: FileFacts, function: ir.Function, event: ir.Invoke, place: st
     if not any(_reads(arg, place) for arg in call.operands):
         return
     path = receiver.path if isinstance(receiver, ir.Name) else ""
+    module = receiver is not None and facts.values(function).at(receiver, event) is Kind.MODULE
     known = (
-        (receiver is not None and facts.values(function).at(receiver, event) is Kind.MODULE)
+        (module and not KEEPS_COPIES.search(torchapi.last(path)))
         or torchapi.looks_like_optimizer(path)
         or torchapi.looks_like_scheduler(path)
         or bool(TAKES_NUMBERS.search(torchapi.last(path)))
@@ -113,7 +116,21 @@ def _bound(facts: FileFacts, function: ir.Function, bind: ir.Bind, place: str, s
 
 
 def _keeps_dict(call: ir.Call) -> bool:
-    return call.method in ("items", "get", "pop", "replace", "dict", "OrderedDict", "copy", "keys", "startswith", "update", "load", "enumerate", "len")
+    return call.method in (
+        "items",
+        "get",
+        "pop",
+        "replace",
+        "dict",
+        "OrderedDict",
+        "copy",
+        "keys",
+        "startswith",
+        "update",
+        "load",
+        "enumerate",
+        "len",
+    )
 
 
 def _is_number(path: str, place: str) -> bool:
@@ -124,7 +141,9 @@ def _is_number(path: str, place: str) -> bool:
 def _of_parts(event: ir.Event, place: str) -> Use:
     """A call that is given numbers of the checkpoint, or asks the dict for its keys."""
     read = [path for path in ir.reads(event) if place in paths.prefixes(path)]
-    asks = isinstance(event, ir.Invoke) and event.call.path in {f"{path}.{name}" for path in read for name in ("keys", "items", "get", "pop")}
+    asks = isinstance(event, ir.Invoke) and event.call.path in {
+        f"{path}.{name}" for path in read for name in ("keys", "items", "get", "pop")
+    }
     asks = asks or (isinstance(event, ir.Invoke) and _keeps_dict(event.call))
     prints = isinstance(event, ir.Invoke) and event.call.method in ("print", "info", "debug", "log", "format", "len", "isinstance", "int")
     return Use.COPIED if asks or prints or all(_is_number(path, place) for path in read) else Use.ELSEWHERE

@@ -32,7 +32,9 @@ def detached(facts: FileFacts, function: ir.Function, carried: Carried) -> Remed
     begun = all(_is_bound(facts, function, state, carried) for state in states)
     if not begun and (carried.loop is None or carried.event.ctx.loops[-1] is not carried.loop):
         return NoRemedy("the state is not there yet when the first turn begins")
-    code = [_code(state, PARTS if state in parts else _form(facts, function, state, carried, firsts[state]), firsts[state]) for state in states]
+    code = [
+        _code(state, PARTS if state in parts else _form(facts, function, state, carried, firsts[state]), firsts[state]) for state in states
+    ]
     start = carried.loop.site.mark if carried.loop is not None and carried.loop.site is not None else function.mark
     head = ir.Site(ir.Mark(start.number + 1, start.file))  # statements are numbered parents first: this is the first one of the body
     return remedy(Insert("\n".join(code), head if begun else carried.event.site))

@@ -73,7 +73,11 @@ def _handed_out(facts: FileFacts, function: ir.Function, loop: ir.Loop | None) -
     kept = _with_graph(facts, function, loop)
     returned = not facts.summaries.callers().get(function) and function.name != "<module>"
     for event in function.events():
-        if isinstance(event, ir.Return) and (returned or event.kind == "yield") and _carries(facts, function, event, event.value, kept, loop):
+        if (
+            isinstance(event, ir.Return)
+            and (returned or event.kind == "yield")
+            and _carries(facts, function, event, event.value, kept, loop)
+        ):
             return True
         if isinstance(event, (ir.Bind, ir.Store)) and _outlives(event.place, function) and event in kept:
             return True
@@ -91,7 +95,9 @@ def _with_graph(facts: FileFacts, function: ir.Function, loop: ir.Loop | None) -
     kept: dict[ir.Event, str] = {}
     events = [event for event in function.events() if isinstance(event, (ir.Bind, ir.Store))]
     while True:
-        more = {event: event.place for event in events if event not in kept and _carries(facts, function, event, event.value, kept, loop)}
+        more: dict[ir.Event, str] = {
+            event: event.place for event in events if event not in kept and _carries(facts, function, event, event.value, kept, loop)
+        }
         if not more:
             return kept
         kept |= more
