@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.retention.guarding import without_gradients
-from flake8_torchmem.analysis.retention.recurrence import CELL_FACTORY, Carried
-from flake8_torchmem.remedies import Insert, NoRemedy, Remedy, remedy
+from flake8_torchmem.analysis.retention.recurrence import CELL_FACTORY, Carried, retains
+from flake8_torchmem.remedies import DropArgument, Insert, NoRemedy, Remedy, remedy
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -37,7 +37,16 @@ def detached(facts: FileFacts, function: ir.Function, carried: Carried) -> Remed
     ]
     start = carried.loop.site.mark if carried.loop is not None and carried.loop.site is not None else function.mark
     head = ir.Site(ir.Mark(start.number + 1, start.file))  # statements are numbered parents first: this is the first one of the body
-    return remedy(Insert("\n".join(code), head if begun else carried.event.site))
+    insertion = Insert("\n".join(code), head if begun else carried.event.site)
+    if retains(carried.backward) and _is_the_only(facts, function, carried.backward):
+        return remedy(insertion, DropArgument(carried.backward.site, "retain_graph"))  # what it was to silence is gone
+    return remedy(insertion)
+
+
+def _is_the_only(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:
+    """Whether nothing else in a function takes gradients."""
+    others = (event for event in function.events() if isinstance(event, ir.Backward) and event is not backward)
+    return next(others, None) is None and not any(event.call.method == "grad" for event in facts.calls(function))
 
 
 def _code(state: str, form: str, firsts: list[ir.Expr]) -> str:
