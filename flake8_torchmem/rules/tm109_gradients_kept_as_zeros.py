@@ -48,8 +48,9 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-SAFE where no later code reads `.grad`: it drops the argument. Gradients are the same to the last
-bit, and so is training, unless some parameters get no gradient in some turns.
+SAFE: it drops the argument. Where one backward feeds every turn and nothing in the file reads `.grad`, gradients and training are the
+same to the last bit. UNSAFE elsewhere: code that reads a gradient may find None, and parameters that get no gradient in some turns
+stay where they are, which zeros would have moved.
 
 ## References
 
@@ -80,7 +81,7 @@ RULE = Rule(
     default=False,
     since="0.1.0",
     safety=Safety.SAFE,
-    safety_reason="Gradients are the same to the last bit where no later code reads `.grad`.",
+    safety_reason="Training is the same to the last bit where one backward feeds every turn and nothing reads `.grad`.",
     effect="peak: higher by the size of the gradients; no growth",
 )
 

@@ -57,8 +57,10 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-UNSAFE: a detach at the head of the turn (of every part of a tuple) ends back-propagation through time at the batch's edge. That is
-what truncated back-propagation means; whoever wants longer memory must keep several batches in one graph and step after them.
+UNSAFE: a detach at the head of the turn ends back-propagation through time at the batch's edge. That is what truncated
+back-propagation means; whoever wants longer memory must keep several batches in one graph and step after them. The state is detached
+as what it is seen to be, a tensor or each part of a tuple, and as either where that is not in sight; None is passed over. A
+`retain_graph=True` that was to silence the error goes as well. Where nothing back-propagates, the fix is that of TM205.
 
 ## References
 

@@ -55,8 +55,9 @@ def run(model, batch):
 
 ## Fix safety
 
-UNSAFE: the handler sets a flag, and the recovery moves behind it. What runs is the same, but an exception that the recovery
-raises no longer has the first one as its context, and a `finally` or an `else` may run in another order.
+UNSAFE: the recovery, with what prepares it, moves behind the handler, under a flag where others get there as well. What runs is the
+same, but an exception that the recovery raises no longer has the first one as its context. None where the recovery uses the
+exception, where the `try` has a `finally`, which would run first, and where a kept error may be raised again.
 
 ## References
 
@@ -86,7 +87,7 @@ RULE = Rule(
     default=True,
     since="0.1.0",
     safety=Safety.UNSAFE,
-    safety_reason="The recovery moves out of the handler: errors it raises lose their context, and `finally` may come earlier.",
+    safety_reason="The recovery moves out of the handler: errors that it raises lose the first one as their context.",
     effect="peak: the activations of the failed attempt stay while the work is tried again",
 )
 

@@ -57,8 +57,9 @@ def resume(path, model, loader, optimizer, criterion):
 
 ## Fix safety
 
-SAFE where the result only feeds `load_state_dict`: it adds `map_location="cpu"`, and the copies to the device are made there.
-Elsewhere no fix is offered, since other code may expect the tensors on the device.
+SAFE where the result only feeds `load_state_dict` of modules, optimizers and schedulers, or gives numbers: it adds
+`map_location="cpu"`, and the copies to the device are made there. UNSAFE where an object of unknown class loads a part: it may take the
+tensors over. None where anything else is made of it, since other code may expect the tensors on the device.
 
 ## References
 

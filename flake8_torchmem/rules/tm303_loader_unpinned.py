@@ -53,7 +53,8 @@ def train(model, dataset, optimizer, criterion):
 
 ## Fix safety
 
-SAFE: it adds `pin_memory=True`, which changes no value. On a machine without a device the loader warns, once, and pins nothing.
+SAFE: it adds `pin_memory=True`, which changes no value. On a machine without a device the loader warns, once, and pins nothing. It adds
+no `non_blocking=True`: where the batch is moved, code may reuse its host memory.
 
 ## References
 

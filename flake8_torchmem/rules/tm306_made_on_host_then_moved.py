@@ -55,7 +55,9 @@ def train(model, loader, optimizer, device):
 
 ## Fix safety
 
-SAFE: `device=` in the factory makes the same values. For random tensors no fix is offered.
+SAFE: `device=` in the factory makes the same values. UNSAFE for random tensors, for which the device draws other numbers, and for ranges
+with fractions and what is computed on the way, which it may round in another way. None where the target may be something else than a
+device, as `cuda(args.gpu)` with an option that is None, and for leaves that collect gradients.
 
 ## References
 
@@ -88,7 +90,7 @@ RULE = Rule(
     default=False,
     since="0.1.0",
     safety=Safety.SAFE,
-    safety_reason="The device makes the same values; random ones, which it does not, are left alone.",
+    safety_reason="The device makes the same values; fixes of random and rounded ones, which it does not, are unsafe.",
     effect="time: on a device, every turn waits for a copy from the host; nothing on a CPU",
 )
 

@@ -51,8 +51,9 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-UNSAFE: it removes the call. Results never change. But a program that runs close to the limit, or shares its device, may need the
-cache emptied from time to time; then guard it, as in `if step % 100 == 0`.
+UNSAFE: it removes the call, with an `if torch.cuda.is_available():` that does nothing else, and imports that only it used. Results never
+change. But a program that runs close to the limit, or shares its device, may need the cache emptied from time to time; then guard
+it, as in `if step % 100 == 0`.
 
 ## References
 

@@ -183,7 +183,7 @@ def _between(transfer: ir.Call, made: ir.Call) -> Iterator[ir.Call]:
 
 def _names_one_device(facts: FileFacts, function: ir.Function, transfer: ir.Call) -> bool:
     """A device in writing, or something of that very name; `cuda(args.gpu)` is no device when the option is None."""
-    place = destination(transfer) if transfer.method == "to" else next(iter(transfer.operands), None)
+    place = destination(transfer) if transfer.method == "to" else transfer.kwargs.get("device", next(iter(transfer.args), None))
     if place is None:
         return transfer.method == "cuda"
     if isinstance(place, ir.Call):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers
+from flake8_torchmem.analysis.retention.evaluation import forwards
 from flake8_torchmem.analysis.values import PLAIN, Kind
 from flake8_torchmem.model import Safety
 from flake8_torchmem.remedies import Decorate, Guard, NoRemedy, Remedy, remedy
@@ -17,28 +19,52 @@ if TYPE_CHECKING:
 
 NO_GRAD = "torch.no_grad()"
 MAY_TRAIN = re.compile(r"(?:^|_)(?:train|fit|learn|optimi[sz]e|main|worker|finetune|adapt)(?:$|_)", re.I)
+TAKES_GRADIENTS = re.compile(r"attack|adversar|(?:^|[._])(?:pgd|fgsm|perturb|saliency|explain|attribute|grad_?cam)", re.I)
+KEEPS_MODEL = re.compile(
+    r"print|log|info|isinstance|hasattr|getattr|len|type|load|save|restore|unwrap|parallel|sync|device|sum(?:mary)?$", re.I
+)
 READS_SOURCE = re.compile(r"jit|script|compile|njit|overload|asyncio", re.I)
 
 
 def without_gradients(facts: FileFacts, function: ir.Function, loop: ir.Loop | None, forward: ir.Invoke) -> Remedy | NoRemedy:
     """A decorator where the whole function qualifies, else a `with` around the loop, or around the one forward.
 
-    SAFE where no tensor that now has a graph leaves what is guarded for code that nobody has seen.
+    SAFE where no tensor that now has a graph leaves what is guarded for code that nobody has seen, nor the model itself.
     """
-    handed = _handed_out(facts, function, None)
-    if _only_evaluates(facts, function, forward) and not handed:
+    if any(TAKES_GRADIENTS.search(event.call.path or "") for event in _within(facts, function, loop)):
+        return NoRemedy("what it calls may take gradients of its own")
+    if _only_evaluates(facts, function, forward) and not _leaves(facts, function, None):
         return remedy(Decorate(NO_GRAD, ir.Site(function.mark)))
     yielding = [event for event in function.events() if isinstance(event, ir.Return) and event.kind == "yield"]
     if any(loop is None or loop in event.ctx.loops for event in yielding):
         return NoRemedy("it is a generator, and a `with` around a `yield` would hold for whoever takes what it yields")
     place = loop.site if loop is not None and loop.site is not None else forward.site
-    safe = not handed or not _handed_out(facts, function, loop)
-    return remedy(Guard(NO_GRAD, place, place), safety=None if safe else Safety.UNSAFE)
+    return remedy(Guard(NO_GRAD, place, place), safety=Safety.UNSAFE if _leaves(facts, function, loop) else None)
+
+
+def _within(facts: FileFacts, function: ir.Function, loop: ir.Loop | None) -> Iterator[ir.Invoke]:
+    return (event for event in facts.calls(function) if loop is None or loop in event.ctx.loops)
+
+
+def _leaves(facts: FileFacts, function: ir.Function, loop: ir.Loop | None) -> bool:
+    """Whether code out of sight gets a tensor with its graph, or a model of which it may take gradients."""
+    return _handed_out(facts, function, loop) or any(_hands_model(facts, function, event) for event in _within(facts, function, loop))
+
+
+def _hands_model(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
+    call, values = event.call, facts.values(function)
+    full = facts.evidence.resolve(call.path or "", function)
+    known = full.startswith("torch.") or facts.bindings.callee(call, function) is not None or KEEPS_MODEL.search(call.method)
+    return not known and any(values.at(arg, event) is Kind.MODULE for arg in call.operands)
 
 
 def _only_evaluates(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
-    """Whether nothing in a function, nor in what is nested in it, trains or may do so, and its decorators take any function."""
-    if function.name.startswith("<"):
+    """Whether nothing in a function, nor in what is nested in it, trains or may do so, and its decorators take any function.
+
+    Not where it guards other forwards by `with`: this one is guarded in the same way.
+    """
+    by_block = any(event.ctx.grad is ir.Grad.OFF for event in forwards(facts, function, guarded=True))
+    if function.name.startswith("<") or by_block:
         return False
     if any(READS_SOURCE.search(path) for decorator in function.decorators for path in ir.names(decorator)):
         return False
