@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
+from flake8_torchmem.fixes.names import is_imported_later
 from flake8_torchmem.fixes.statements import comments_above, first_line, has_own_lines, indented, strings
 from flake8_torchmem.fixes.syntax import COMPOUND, STATEMENTS, Refused, Syntax, children
 from flake8_torchmem.model import Edit, Span
@@ -60,6 +61,8 @@ def decorate(syntax: Syntax, decorator: str, function: Span) -> Iterator[Edit]:
     if node.asynchronous is not None:
         raise Refused("the decorator of a coroutine function would only guard the making of the coroutine")
     line = syntax.span(node).line
+    if is_imported_later(syntax, decorator, line):
+        raise Refused("the module that the decorator is from is imported only later")
     yield Edit(Span(line, 1, line, 1), f"{syntax.indent(line)}@{decorator}\n")
 
 

@@ -56,6 +56,19 @@ def imported(syntax: Syntax) -> dict[str, str]:
     return found
 
 
+def is_imported_later(syntax: Syntax, code: str, line: int) -> bool:
+    """Whether the name that code begins with is only imported after a line, where it is evaluated."""
+    found = re.match(r"\w+", code)
+    bound = [
+        syntax.span(node).line
+        for node in _imports(syntax)
+        if not isinstance(node.names, cst.ImportStar)
+        for alias in node.names
+        if found is not None and _binds(alias) == found[0]
+    ]
+    return bool(bound) and min(bound) > line
+
+
 def idle(syntax: Syntax) -> set[str]:
     """Names that the module's own imports bind and nothing in the file reads."""
     used = {node.value for node in syntax.parents if isinstance(node, cst.Name) and not _in_import(syntax, node)}
