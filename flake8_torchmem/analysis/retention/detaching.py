@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 TENSOR, PARTS, EITHER = "{0}.detach()", "tuple(part.detach() for part in {0})", "{0}.detach() if torch.is_tensor({0}) else {1}"
 INDEX = re.compile(r"\[-?\d+\]")
-MAKES_TENSOR = frozenset({"new_zeros", "new_full", "new_ones", "zeros_like", "size", "to", "cuda", "view"})
+FACTORIES = frozenset(
+    f"torch.{name}" for name in "zeros ones empty full randn rand zeros_like ones_like randn_like tensor stack cat".split()
+)
+MAKES_TENSOR = frozenset("new_zeros new_full new_ones to cuda view".split())
 
 
 def detached(facts: FileFacts, function: ir.Function, carried: Carried) -> Remedy | NoRemedy:
@@ -25,10 +29,13 @@ def detached(facts: FileFacts, function: ir.Function, carried: Carried) -> Remed
     if carried.backward is None:
         return without_gradients(facts, function, carried.loop, carried.event)
     states = {INDEX.split(state)[0]: None for state in carried.states}
-    if any("[*]" in state or "#" in state for state in states):
-        return NoRemedy("the state is an item that has no fixed place")
+    changed = {event.place for event in function.events() if isinstance(event, (ir.Bind, ir.Store)) and "[" in event.place}
+    if any("[" in state or "#" in state or any(place.startswith(f"{state}[") for place in changed) for state in states):
+        return NoRemedy("the state is kept item by item in a container")
     parts = {state for state in states if state not in carried.states}
     firsts = {state: list(_firsts(facts, function, state, carried)) for state in states}
+    if any(isinstance(part, ir.Seq) for first in itertools.chain(*firsts.values()) for part in ir.parts(first)):
+        return NoRemedy("the state is a tuple of tuples")
     begun = all(_is_bound(facts, function, state, carried) for state in states)
     if not begun and (carried.loop is None or carried.event.ctx.loops[-1] is not carried.loop):
         return NoRemedy("the state is not there yet when the first turn begins")
@@ -118,7 +125,7 @@ def _form_of_value(facts: FileFacts, function: ir.Function, value: ir.Expr) -> s
     if isinstance(value, ir.Seq):
         return PARTS
     if isinstance(value, ir.Call):
-        made = facts.evidence.resolve(value.path or "", function).startswith("torch.") or value.method in MAKES_TENSOR
+        made = facts.evidence.resolve(value.path or "", function) in FACTORIES or value.method in MAKES_TENSOR
         return TENSOR if made else ""
     return ""
 
