@@ -52,9 +52,13 @@ class Move:
 
 @dataclass(frozen=True)
 class Remove:
-    """A statement goes, and with it an `else` that had nothing else."""
+    """A statement goes, and with it an `else` that had nothing else.
+
+    `unasked`: so does an `if` or `elif` that had nothing else; asking its test has no effect.
+    """
 
     statement: Place
+    unasked: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,10 +134,12 @@ class Remedy:
     Attributes:
         actions: made together or not at all.
         safety: where this one is less safe than its rule's fixes are; None as the rule says.
+        doubt: a pattern; where the file has it in parts that were not analysed, the remedy is UNSAFE.
     """
 
     actions: tuple[Action, ...]
     safety: Safety | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,17 +149,18 @@ class NoRemedy:
     reason: str
 
 
-def remedy(*actions: Action, safety: Safety | None = None) -> Remedy:
+def remedy(*actions: Action, safety: Safety | None = None, doubt: str = "") -> Remedy:
     """A remedy of these actions."""
-    return Remedy(actions, safety)
+    return Remedy(actions, safety, doubt)
 
 
-def placed(found: Remedy, locate: Callable[[Site], Span | None]) -> Remedy | NoRemedy:
-    """The remedy with spans for sites.
+def placed(found: Remedy, locate: Callable[[Site], Span | None], unread: Callable[[str], bool]) -> Remedy | NoRemedy:
+    """The remedy with spans for sites, its doubts settled.
 
     Args:
         found: as a rule gives it.
         locate: finds a site in the checked file; None if it is not there.
+        unread: whether a pattern is in parts of the file that were not analysed.
     """
     actions: list[Action] = []
     for action in found.actions:
@@ -167,4 +174,5 @@ def placed(found: Remedy, locate: Callable[[Site], Span | None]) -> Remedy | NoR
                 return NoRemedy("a part of it is in another file")
             spans[field.name] = span
         actions.append(replace(action, **spans))  # type: ignore[arg-type]
-    return replace(found, actions=tuple(actions))
+    safety = Safety.UNSAFE if found.doubt and unread(found.doubt) else found.safety
+    return replace(found, actions=tuple(actions), safety=safety)

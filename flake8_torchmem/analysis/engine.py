@@ -136,7 +136,7 @@ def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked
         lines = [_line(site, slices, linked) for site in report.mentions]
         message = report.message.format(*lines) if lines else report.message
         rule = rule_module(code).RULE
-        remedy = placed(report.remedy, slices.locate) if isinstance(report.remedy, Remedy) else report.remedy
+        remedy = placed(report.remedy, slices.locate, slices.unread) if isinstance(report.remedy, Remedy) else report.remedy
         yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy)
 
 

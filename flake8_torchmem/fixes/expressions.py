@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 
 import libcst as cst
@@ -69,24 +70,44 @@ def drop_argument(syntax: Syntax, place: Span, name: str, position: int | None) 
     index = named[0] if named else position
     if index is None or index >= len(call.args):
         raise Refused(f"the call has no argument `{name}`")
-    span = syntax.span(call.args[index])
+    yield _without(syntax, call, index)
+
+
+def _without(syntax: Syntax, call: cst.Call, index: int) -> Edit:
+    """An argument goes, and what was only there for it; comments stay."""
+    span, comma = syntax.span(call.args[index]), call.args[index].comma
+    end = syntax.span(comma) if isinstance(comma, cst.Comma) else span
+    if len(call.args) == 1:
+        after = syntax.span(call)
+        line, column = _with_parentheses(syntax, call.func).end_line, _with_parentheses(syntax, call.func).end_column
+        inner = Span(line, column, after.end_line, after.end_column)
+        words = syntax.between(Span(line, column, span.line, span.column)) + syntax.between(
+            Span(end.end_line, end.end_column, *_end(after))
+        )
+        comments = re.findall(r"#[^\n]*", words)
+        return Edit(inner, f"(  {'  '.join(comments)}\n{syntax.indent(after.end_line)})" if comments else "()")
     if index + 1 < len(call.args):
         following = syntax.span(call.args[index + 1])
-        yield Edit(Span(span.line, span.column, following.line, following.column), "")
-        return
-    comma = call.args[index].comma
-    end = syntax.span(comma) if isinstance(comma, cst.Comma) else span
-    before = syntax.span(call.args[index - 1]) if index else None
-    begin = (before.end_line, before.end_column) if before else (span.line, span.column)
-    yield Edit(Span(*begin, end.end_line, end.end_column), "")
+        between = syntax.between(Span(end.end_line, end.end_column, following.line, following.column))
+        if "#" in between:
+            lead = len(between) - len(between.lstrip(" \t"))
+            return Edit(Span(span.line, span.column, end.end_line, end.end_column + lead), "")
+        return Edit(Span(span.line, span.column, following.line, following.column), "")
+    before = syntax.span(call.args[index - 1])
+    return Edit(Span(before.end_line, before.end_column, *_end(end)), "")
+
+
+def _end(span: Span) -> tuple[int, int]:
+    return span.end_line, span.end_column
 
 
 def make_there(syntax: Syntax, transfer: Span, factory: Span) -> Iterator[Edit]:
     """`torch.zeros(3).float().to(device)` becomes `torch.zeros(3, device=device).float()`."""
     outer, inner = syntax.find(transfer, cst.Call), syntax.find(factory, cst.Call)
-    if not isinstance(outer.func, cst.Attribute) or len(outer.args) > 1 or any(arg.star for arg in outer.args):
+    told = [arg for arg in outer.args if arg.keyword is None or arg.keyword.value != "non_blocking"]
+    if not isinstance(outer.func, cst.Attribute) or len(told) > 1 or any(arg.star for arg in told):
         raise Refused("the transfer has further arguments")
-    device = syntax.source(outer.args[0].value) if outer.args else '"cuda"'
+    device = syntax.source(told[0].value) if told else '"cuda"'
     if any(arg.keyword is not None and arg.keyword.value == "device" for arg in inner.args):
         raise Refused("the factory function is given a device already")
     yield _appended(syntax, inner, f"device={device}")

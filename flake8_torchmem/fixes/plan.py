@@ -67,7 +67,7 @@ def _named(code: str, syntax: Syntax, make: Callable[[str], Iterator[Edit]]) -> 
 ACTIONS: dict[type, Callable[[Any, Syntax], Iterator[Edit]]] = {
     remedies.Insert: lambda a, syntax: _named(a.code, syntax, lambda text: statements.insert(syntax, text, a.anchor, a.after)),
     remedies.Move: lambda a, syntax: statements.move(syntax, a.statement, a.anchor, a.after),
-    remedies.Remove: lambda a, syntax: statements.remove(syntax, a.statement),
+    remedies.Remove: lambda a, syntax: statements.remove(syntax, a.statement, a.unasked),
     remedies.Rewrite: lambda a, syntax: _named(a.template, syntax, lambda text: expressions.rewrite(syntax, a.place, a.role, text, a.path)),
     remedies.SetArgument: lambda a, syntax: _named(a.value, syntax, lambda text: expressions.set_argument(syntax, a.call, a.name, text)),
     remedies.DropArgument: lambda a, syntax: expressions.drop_argument(syntax, a.call, a.name, a.position),

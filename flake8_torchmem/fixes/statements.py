@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import libcst as cst
@@ -17,11 +18,13 @@ def insert(syntax: Syntax, code: str, anchor: Span, after: bool) -> Iterator[Edi
 
     Args:
         syntax: the file.
-        code: lines without the indentation of their block.
+        code: lines without the indentation of their block; four spaces stand for one more level.
         anchor: the statement, or something in it.
-        after: whether they come after it.
+        after: whether they come after it; nothing comes before a docstring.
     """
     statement = _outermost_branch(syntax, syntax.statement(anchor))
+    after = after or _is_docstring(syntax, statement)
+    code = re.sub(r"^(?: {4})+", lambda match: syntax.step * (len(match[0]) // 4), code, flags=re.MULTILINE)
     if not has_own_lines(syntax, statement):
         yield _within_line(syntax, statement, code, anchor, after)
         return
@@ -58,10 +61,15 @@ def move(syntax: Syntax, moved: Span, anchor: Span, after: bool) -> Iterator[Edi
     yield from insert(syntax, "\n".join(lines), anchor, after)
 
 
-def remove(syntax: Syntax, place: Span) -> Iterator[Edit]:
-    """A statement goes, with the comments that are about it alone."""
+def remove(syntax: Syntax, place: Span, unasked: bool = False) -> Iterator[Edit]:
+    """A statement goes, with the comments that are about it alone; `unasked`: and the `if` or `elif` that it is all of."""
     statement = syntax.statement(place)
-    if has_own_lines(syntax, statement):
+    whole = len(getattr(statement, "body", ())) == 1 if isinstance(statement, (cst.SimpleStatementLine, cst.SimpleStatementSuite)) else True
+    while unasked and whole and _is_all_of_an_if(syntax, statement):
+        statement = _owner(syntax, statement)
+    if isinstance(syntax.parents.get(statement), cst.If):
+        yield _without_elif(syntax, statement)
+    elif has_own_lines(syntax, statement):
         yield from remove_statement(syntax, statement)
     else:
         yield from _cut(syntax, statement, _small(syntax, statement, place))
@@ -72,12 +80,36 @@ def remove_statement(syntax: Syntax, statement: cst.CSTNode) -> Iterator[Edit]:
     first, last = _extent(syntax, statement)
     if len(syntax.block(statement)) == 1:
         owner = _owner(syntax, statement)
-        if not isinstance(owner, cst.Else):
+        attempt = syntax.parents.get(owner)
+        ends = isinstance(owner, cst.Finally) and isinstance(attempt, cst.Try) and attempt.handlers
+        if isinstance(owner, cst.Finally) and not ends:
+            raise Refused("it is all that the `finally` of its `try` does")
+        if not isinstance(owner, (cst.Else, cst.Finally)):
             span = syntax.span(statement)
             yield Edit(Span(span.line, span.column, span.end_line, span.end_column), "pass")
             return
         first = syntax.span(owner).line
     yield Edit(_lines(syntax, first, last), "")
+
+
+def _is_all_of_an_if(syntax: Syntax, statement: cst.CSTNode) -> bool:
+    """Whether a statement is all that an `if` does, and nothing is done else."""
+    owner = _owner(syntax, statement)
+    alone = isinstance(statement, cst.SimpleStatementSuite) or len(syntax.block(statement)) == 1
+    return alone and isinstance(owner, cst.If) and owner.orelse is None
+
+
+def _without_elif(syntax: Syntax, branch: cst.CSTNode) -> Edit:
+    """The last `elif` goes."""
+    return Edit(_lines(syntax, syntax.span(branch).line, syntax.span(branch).end_line), "")
+
+
+def _is_docstring(syntax: Syntax, statement: cst.CSTNode) -> bool:
+    """Whether a statement is the text that a function, class or module begins with."""
+    small = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) else None
+    text = isinstance(small, cst.Expr) and isinstance(small.value, (cst.SimpleString, cst.ConcatenatedString))
+    owner = _owner(syntax, statement)
+    return text and isinstance(owner, (cst.FunctionDef, cst.ClassDef, cst.Module)) and syntax.block(statement)[0] is statement
 
 
 def has_own_lines(syntax: Syntax, statement: cst.CSTNode) -> bool:

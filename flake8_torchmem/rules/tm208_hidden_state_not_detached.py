@@ -59,8 +59,10 @@ def train(model: nn.LSTM, loader, optimizer, criterion):
 
 ## Fix safety
 
-UNSAFE: a detach at the head of the turn (of every part of a tuple) ends back-propagation through time at the batch's edge. That is
-what truncated back-propagation means; whoever wants longer memory must keep several batches in one graph and step after them.
+UNSAFE: a detach at the head of the turn ends back-propagation through time at the batch's edge. That is what truncated
+back-propagation means; whoever wants longer memory must keep several batches in one graph and step after them. The state is detached
+as what it is seen to be, a tensor or each part of a tuple, and as either where that is not in sight; None is passed over. A
+`retain_graph=True` that was to silence the error goes as well. Where nothing back-propagates, the fix is that of TM205.
 
 ## References
 
@@ -74,6 +76,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis.retention.detaching import detached
 from flake8_torchmem.analysis.retention.recurrence import Carried, Recurrence, retains
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -100,7 +103,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
         for carried in Recurrence(facts, function).carried():
             mentions = (carried.backward.site,) if carried.backward is not None else ()
             message = f"`{carried.state}` {_consequence(carried)}"
-            yield Report(carried.event.site, message, _help(carried), mentions=mentions, tentative=not carried.seen)
+            fix = detached(facts, function, carried)
+            yield Report(carried.event.site, message, _help(carried), mentions=mentions, remedy=fix, tentative=not carried.seen)
 
 
 def _consequence(carried: Carried) -> str:

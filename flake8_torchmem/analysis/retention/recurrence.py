@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -32,6 +32,8 @@ class Carried:
         backward: what goes through the graph of the turn before again; None where nothing back-propagates.
         steps: whether an optimizer moves the parameters between two backwards.
         seen: whether the model is in sight, or said to be used so: one out of sight that trains may well detach by itself.
+        loop: whose turns it goes over; None where the loop lies elsewhere.
+        states: all states that go into the call with their graphs.
     """
 
     event: ir.Invoke
@@ -39,6 +41,8 @@ class Carried:
     backward: ir.Backward | None
     steps: bool
     seen: bool
+    loop: ir.Loop | None = None
+    states: tuple[str, ...] = ()
 
 
 class Recurrence:
@@ -62,12 +66,12 @@ class Recurrence:
         for event in self.facts.calls(self.function):
             if event.call.ctx.grad is not ir.Grad.ON or event.call.star or not self._is_model(event):
                 continue
-            for state in _operands(event.call):
-                made = self.made(event.call)
-                found = self._over_turns(event, state, made) or self._over_calls(event, state, made)
-                if found is not None:
-                    yield found
-                    break
+            states = list(dict.fromkeys(_operands(event.call)))
+            made = self.made(event.call) if states else set()
+            found = [self._over_turns(event, state, made) or self._over_calls(event, state, made) for state in states]
+            carried = [each for each in found if each is not None]
+            if carried:
+                yield replace(carried[0], states=tuple(each.state for each in carried))
 
     def _is_model(self, event: ir.Invoke) -> bool:
         """Whether a call runs a model that hands its state back with the graph."""
@@ -137,12 +141,12 @@ class Recurrence:
             if backward is not None:
                 if not self._survives(event, state, made, loop) or (retains(backward) and self._sums_up(loop)):
                     return None
-                return self._found(event, state, backward)
+                return self._found(event, state, backward, loop)
             if self.facts.effect_in(loop, self.function, "backward"):
                 return None
         loop = next((loop for loop in event.ctx.loops if goes_over_data(self.facts, loop, self.function)), event.ctx.loops[0])
         if self._survives(event, state, made, loop) and self._evaluates(loop):
-            return Carried(event, state, None, steps=False, seen=True)
+            return Carried(event, state, None, steps=False, seen=True, loop=loop)
         return None
 
     def _over_calls(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:
@@ -174,10 +178,10 @@ class Recurrence:
         around = loop.parent is not None and self.facts.effect_in(loop.parent, self.function, "step")
         return around and not inside
 
-    def _found(self, event: ir.Invoke, state: str, backward: ir.Backward) -> Carried:
+    def _found(self, event: ir.Invoke, state: str, backward: ir.Backward, loop: ir.Loop | None = None) -> Carried:
         around = backward.ctx.loops[-1:]
         steps = [other for other in self.function.events() if isinstance(other, ir.Step) and set(around) <= set(other.ctx.loops)]
-        return Carried(event, state, backward, bool(steps), seen=retains(backward) or self._in_sight(event.call))
+        return Carried(event, state, backward, bool(steps), retains(backward) or self._in_sight(event.call), loop)
 
     def _is_state(self, event: ir.Invoke, state: str) -> bool:
         """Whether what goes in and out is a state: the model is seen to hand it back, or the name says so."""
