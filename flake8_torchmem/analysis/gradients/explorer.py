@@ -19,7 +19,7 @@ from flake8_torchmem.analysis.gradients.typestate import OTHERS, State, Suspect
 from flake8_torchmem.analysis.summaries import Summaries
 
 MAX_VISITS = 4000
-MAX_VISITS_OF_FILE = 3 * MAX_VISITS
+MAX_VISITS_OF_FILE = MAX_VISITS + 1000  # training scripts take some hundreds in all
 MAX_CALLS = 4
 MORE_CALLS = 2  # one that uses gradients, one that adds to them, one that uses them again
 

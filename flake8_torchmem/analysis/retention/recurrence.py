@@ -81,11 +81,9 @@ class Recurrence:
         callee = self.facts.bindings.callee(call, self.function)
         if callee is not None:
             return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not self._cuts(callee)
-        if any(forward is not None and self._cuts(forward) for forward in self._forwards(_model_of(call))):
-            return False
         func = call.receiver if call.method == "forward" and call.receiver is not None else call.func
         known = self.facts.values(self.function).at(func, event) is Kind.MODULE or CELL_NAME.search(torchapi.last(call.path or ""))
-        return bool(known)
+        return bool(known) and not any(forward is not None and self._cuts(forward) for forward in self._forwards(_model_of(call)))
 
     def _in_sight(self, call: ir.Call) -> bool:
         """Whether what the model does with the state can be seen."""
