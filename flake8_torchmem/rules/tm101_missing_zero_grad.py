@@ -63,6 +63,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.gradients.mending import Mending
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
@@ -87,7 +88,7 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Backwards that were seen, on some path, to add to gradients which a step of the same owner had used."""
     for seen in facts.gradients:
-        for backward, _, step in seen.stale:
+        for backward, owner, step in seen.stale:
             yield report_at(
                 seen,
                 backward,
@@ -95,6 +96,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 " so every step uses the sum of all batches so far",
                 _help(facts, seen, step),
                 mentions=(step.site,),
+                remedy=Mending(facts, seen).missing_clear(backward, owner, step),
             )
 
 

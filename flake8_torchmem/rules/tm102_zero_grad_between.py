@@ -60,6 +60,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis.gradients.mending import Mending
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
@@ -91,4 +92,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 f" {spoken(step)} steps with nothing and does not learn",
                 "clear before the backward, or after the step",
                 mentions=(step.site,),
+                remedy=Mending(facts, seen).clear_between(verdict.cause, step),
             )

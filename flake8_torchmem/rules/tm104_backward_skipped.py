@@ -64,6 +64,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis.gradients.mending import Mending
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
@@ -86,10 +87,11 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Steps of a turn that computes a loss and never back-propagates it."""
-    for seen, step, _ in facts.order_defects("TM104"):
+    for seen, step, verdict in facts.order_defects("TM104"):
         yield report_at(
             seen,
             step,
             f"the turn that reaches this step of {spoken(step)} never back-propagates its loss: that micro-batch is dropped",
             "call backward on every micro-batch, outside of the branch that decides whether to step",
+            remedy=Mending(facts, seen).skipped(step, verdict.cause),
         )

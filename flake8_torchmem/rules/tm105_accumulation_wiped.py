@@ -64,9 +64,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.gradients.mending import Mending
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.remedies import Move, remedy
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
             if wipe.owner not in seen.claims.get(wipe.backward, ()) or not _every_micro_batch(seen, wipe):
                 continue
             steps = [step for step, name in seen.steps if name == wipe.owner]
-            waiting = next((step for step in steps if _waits(facts, seen, step, wipe, steps)), None)
+            all_waiting = [step for step in steps if _waits(facts, seen, step, wipe, steps)]
+            waiting = next(iter(all_waiting), None)
             if waiting is not None and not _reads_gradients(seen.function) and _together(seen, waiting, wipe):
                 yield report_at(
                     seen,
@@ -102,7 +103,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     " window: all micro-batches but the last are lost",
                     "clear only after the step, under the same condition",
                     mentions=(waiting.site,),
-                    remedy=remedy(Move(wipe.zero.site, waiting.site)),
+                    remedy=Mending(facts, seen).wiped(wipe, all_waiting),
                 )
 
 

@@ -64,6 +64,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.gradients.owners import spoken
+from flake8_torchmem.analysis.gradients.rescaling import rephased
 from flake8_torchmem.analysis.gradients.windows import Fires, Window, spelled
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -89,7 +90,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for window in facts.windows:
         found = _wrong(window)
         if found is not None:
-            yield Report(window.site, found, _help(window), mentions=(window.step.site,))
+            yield Report(window.site, found, _help(window), mentions=(window.step.site,), remedy=rephased(window, facts))
 
 
 def _wrong(window: Window) -> str | None:
