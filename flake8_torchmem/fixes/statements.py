@@ -66,7 +66,7 @@ def move(syntax: Syntax, action: Move) -> Iterator[Edit]:
     yield from insert(syntax, "\n".join(lines), anchor, action.after, action.beside)
 
 
-def _with_its_blocks(syntax: Syntax, statement: cst.CSTNode, anchor: Span, whole: bool) -> cst.CSTNode:
+def _with_its_blocks(syntax: Syntax, statement: cst.CSTNode, anchor: Span | None, whole: bool) -> cst.CSTNode:
     """The statement, or the loop over parameters that clears each; `whole`: or the branch that holds nothing else."""
     while True:
         parent = _owner(syntax, statement)
@@ -103,7 +103,7 @@ def raised(syntax: Syntax, statement: cst.CSTNode, beside: Span | None) -> cst.C
 
 def remove(syntax: Syntax, place: Span) -> Iterator[Edit]:
     """A statement goes, with the comments that are about it alone."""
-    statement = syntax.statement(place)
+    statement = _with_its_blocks(syntax, syntax.statement(place), None, whole=False)
     if has_own_lines(syntax, statement):
         yield from remove_statement(syntax, statement)
     else:
@@ -127,6 +127,8 @@ def remove_statement(syntax: Syntax, statement: cst.CSTNode) -> Iterator[Edit]:
             yield Edit(Span(span.line, span.column, span.end_line, span.end_column), "pass")
             return
         first = syntax.span(owner).line
+    if 1 < first and last < len(syntax.lines) and not syntax.lines[first - 2].strip() and not syntax.lines[last].strip():
+        first -= 1  # one of two blank lines is enough
     yield Edit(_lines(syntax, first, last), "")
 
 
@@ -248,8 +250,8 @@ def _owner(syntax: Syntax, statement: cst.CSTNode) -> cst.CSTNode:
     )
 
 
-def _holds(syntax: Syntax, outer: cst.CSTNode, place: Span) -> bool:
-    return outer in syntax.around(syntax.statement(place))
+def _holds(syntax: Syntax, outer: cst.CSTNode, place: Span | None) -> bool:
+    return place is not None and outer in syntax.around(syntax.statement(place))
 
 
 def _outermost_branch(syntax: Syntax, statement: cst.CSTNode) -> cst.CSTNode:

@@ -170,7 +170,7 @@ class Explorer:
             self.note(event, owner, Verdict("good", self.facts(state)))
         elif held.wasted and turn in held.wasted_turns and not taken:
             self.note(event, owner, Verdict("TM102", self.facts(state), held.empty))
-            self.seen.fed.setdefault((event, owner), set()).add(held.wasted)
+            self.seen.fed.setdefault((event, owner), set()).add(held.wasted & state.pending)
         elif lost or held.empty is not None:
             suspect = Suspect(event, owner, turn, lost and not (taken and held.full), self.facts(state), state.loss)
             state = replace(state, suspects=state.suspects | {suspect})

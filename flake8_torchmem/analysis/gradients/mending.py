@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 SPELLED = re.compile(r"^[A-Za-z_][\w.]*(?:\[(?:'[^'\[\]]*'|\d+)\])*(?:\(\))?$")
+READS_GRADIENT = re.compile(r"\.grad(?:$|[.\[])")
 NO_SYNC = re.compile(r"^no_\w*sync$")
 ELSEWHERE = NoRemedy("the optimizer has no name where the gradients are added")
 Conds = set[tuple[str, bool]]
@@ -39,11 +40,12 @@ class Mending:
             return self._clear_by_hand(step)
         if _own_loop(step) is not None or self._waits(step, backward):
             return self._clear_after(step)
-        groups = [(user, group) for (user, name), found in self.seen.fed.items() if name == owner for group in found if backward in group]
-        user, group = groups[0] if groups else (step, frozenset({backward}))
+        mine = {user: groups for (user, name), groups in self.seen.fed.items() if name == owner}
+        user = next((user for user, groups in mine.items() if any(backward in group for group in groups)), step)
+        group = {backward}.union(*(group for group in mine.get(user, ()) if backward in group))
         home = self._home(backward, user)
-        carriers = [carrier for each in group if (carrier := self.carrier(each, home)) is not None]
         end = self.carrier(user, home)
+        carriers = [carrier for each in group if (carrier := self._carrier_by(each, home, end, before=True)) is not None]
         spelled = self._spelled(user, owner, home)
         if spelled is None or not carriers or end is None:
             return ELSEWHERE
@@ -54,7 +56,7 @@ class Mending:
             return self._clear_after(step)
         return remedy(Insert(f"{spelled}.zero_grad()", first.site, beside=end.site))
 
-    def _clear_in_closure(self, group: frozenset[ir.Backward], owner: str, home: ir.Function) -> Remedy | NoRemedy:
+    def _clear_in_closure(self, group: set[ir.Backward], owner: str, home: ir.Function) -> Remedy | NoRemedy:
         """The step evaluates its loss itself, maybe more than once: each time begins with a clear."""
         functions = {self.seen.functions(backward)[-1] for backward in group}
         closure = functions.pop()
@@ -74,7 +76,7 @@ class Mending:
         function = self.seen.functions(step)[-1]
         by_hand = {event.site.mark for event in function.events() if isinstance(event, ir.Step)}
         later = (event for event in following(function, step) if not isinstance(event, ir.Zero) and event.site.mark not in by_hand)
-        if any(".grad" in path for event in later for path in ir.reads(event)):
+        if any(READS_GRADIENT.search(path) for event in later for path in ir.reads(event)):
             return NoRemedy("gradients are read after the step")
         names = {name for each, name in self.seen.steps if each is step} or {step.owner}
         loops = self.seen.context(step).loops
@@ -103,11 +105,12 @@ class Mending:
     def clear_between(self, zero: ir.Event, step: ir.Step) -> Remedy | NoRemedy:
         """The clear goes before the first backward; after the step where that ends a window."""
         home = self._home(zero, step)
-        clear, end = self.carrier(zero, home), self.carrier(step, home)
+        end = self.carrier(step, home)
+        clear = self._carrier_by(zero, home, end, before=True)
         if clear is None or end is None or not self._only(clear, "zero", home):
             return NoRemedy("the clear is in a function that does more than that")
         group = {backward for (user, _), found in self.seen.fed.items() if user is step for fed in found for backward in fed}
-        carriers = [carrier for each in group if (carrier := self.carrier(each, home)) is not None]
+        carriers = [carrier for each in group if (carrier := self._carrier_by(each, home, end, before=True)) is not None]
         if carriers and not any(self._waits(step, each) for each in group):
             first = min(carriers, key=list(home.events()).index)
             if not _is_bound_before(clear, home, first):
@@ -120,46 +123,51 @@ class Mending:
     def wiped(self, wipe: Wipe, steps: list[ir.Step]) -> Remedy | NoRemedy:
         """The clear goes under the condition of the step, right after it; where several steps end windows, after each."""
         around = {(ir.text(cond), not arm) for cond, arm, _ in wipe.frame.around(wipe.zero.ctx).conds}
-        steps = [each for each in steps if not around & {(ir.text(cond), arm) for cond, arm, _ in self.seen.context(each).conds}] or steps
-        uncleared = [each for each in steps if not self._is_cleared(each)]
-        if not uncleared:
-            return remedy(Remove(wipe.zero.site))
-        step = steps[0]
-        home = self._home(wipe.zero, step, (*wipe.frame.stack, wipe.frame.function))
-        clear, end = self.carrier(wipe.zero, home), self.carrier(step, home)
-        if clear is None or end is None:
+        steps = [each for each in steps if not around & _spelled(self.seen.context(each).conds)] or steps
+        home = self._home(wipe.zero, steps[0], (*wipe.frame.stack, wipe.frame.function))
+        clear = self.carrier(wipe.zero, home, at=wipe.frame.ctx or wipe.zero.ctx)
+        ends = [end for each in steps if (end := self._carrier_by(each, home, clear, before=False)) is not None]
+        if clear is None or len(ends) < len(steps):
             return NoRemedy("the clear and the step are in functions of their own")
-        if len(steps) == 1 and self._only(clear, "zero", home):
-            beyond = _own_loop(step) not in clear.ctx.loops
-            found = remedy(Move(clear.site, self.end_of(step, beyond) if end is step else end.site, whole=True))
-            return self._unless_needed(step, found)
-        function = wipe.frame.function
-        callers = self.facts.summaries.callers().get(function, ())
-        if function is not home and len(callers) != 1:
+        alone = self._only(clear, "zero", home)
+        if not alone and len(self.facts.summaries.callers().get(wipe.frame.function, ())) != 1:
             return NoRemedy("others call the function that clears")
+        if all(map(self._is_cleared, steps)):
+            return remedy(Remove(clear.site if alone else wipe.zero.site))
+        if alone and not self._wait_apart(ends, home):
+            beyond = _own_loop(steps[0]) not in clear.ctx.loops
+            anchor = self.end_of(steps[0], beyond) if ends == steps[:1] else ends[0].site
+            return self._unless_needed(steps[0], remedy(Move(clear.site, anchor, beside=ends[1].site if ends[1:] else None, whole=True)))
         if wipe.zero.call is None or _own_loop(wipe.zero) is not None or not all(SPELLED.match(step.owner) for step in steps):
             return NoRemedy("the clear cannot be spelled where the steps are")
+        uncleared = [each for each in steps if not self._is_cleared(each)]
         inserts = [Insert(f"{each.owner}.zero_grad()", self.end_of(each), after=True) for each in uncleared]
-        return self._unless_needed(step, remedy(Remove(wipe.zero.site), *inserts))
+        return self._unless_needed(steps[0], remedy(Remove(clear.site if alone else wipe.zero.site), *inserts))
+
+    def _wait_apart(self, ends: list[ir.Event], home: ir.Function) -> bool:
+        """Whether several steps wait for windows of their own: no block holds all that follows a window."""
+        shared = set.intersection(*({id(cond) for cond, _, _ in end.ctx.conds} for end in ends))
+        own = (cond for end in ends for cond, _, _ in end.ctx.conds if id(cond) not in shared)
+        return any(self.facts.is_window(cond, home) for cond in own)
 
     def late_backward(self, backward: ir.Event, step: ir.Step) -> Remedy | NoRemedy:
         """The backward goes before the step and before what belongs to it; the step below the backward where the loss comes later."""
         home = self._home(backward, step)
         events = list(home.events())
-        moved, end = self.carrier(backward, home), self.carrier(step, home)
+        end = self.carrier(step, home)
+        moved = self._carrier_by(backward, home, end, before=False)
         if moved is None or end is None or not self._only(moved, "backward", home):
             return NoRemedy("the backward is in a function that does more than that")
         own = (cond for cond, arm, _ in moved.ctx.conds if (ir.text(cond), arm) not in _conds(end))
         read = set(ir.reads(moved)) | {path for cond in own for path in ir.names(cond)}
         start = self._start_of(end, home)
         between = events[events.index(start) : events.index(moved)]
-        later = {each.site.mark for each in self._late(moved, between, home)}
-        if any(".grad" in path for event in following(home, moved) if event.site.mark not in later for path in ir.reads(event)):
+        along = list(self._late(moved, [end, *between], home))
+        later = {each.site.mark for each in along}
+        if any(READS_GRADIENT.search(path) for event in following(home, moved) if event.site.mark not in later for path in ir.reads(event)):
             return NoRemedy("gradients are read after the backward")
         if not _binds(between, read):
-            return remedy(
-                *(Move(each.site, start.site, after=False, beside=moved.site, whole=True) for each in self._late(moved, between, home))
-            )
+            return remedy(*(Move(each.site, start.site, after=False, beside=moved.site, whole=True) for each in along))
         if _conds(end) - _conds(moved) or end.ctx.loops != moved.ctx.loops:
             return NoRemedy("the loss is computed after the step, which waits for a condition")
         after = self._belonging(end, home)
@@ -168,7 +176,10 @@ class Mending:
         return remedy(*(Move(each.site, moved.site, beside=end.site) for each in after))
 
     def _late(self, moved: ir.Event, between: list[ir.Event], home: ir.Function) -> Iterator[ir.Event]:
-        """The backward, those beside it that no other owner has claimed, and the clips behind them."""
+        """The clear before the backward, that, others beside it that no owner has claimed, and the clips behind them."""
+        others = {event.owner for event in home.events() if isinstance(event, ir.Step)} - {getattr(between[0], "owner", None)}
+        clears = (event for event in between if self._only(event, "zero", home) and getattr(event, "owner", None) not in others)
+        yield from (clear for clear in clears if clear.ctx.conds == moved.ctx.conds and clear.ctx.loops == moved.ctx.loops)
         yield moved
         events = list(home.events())
         for event in events[events.index(moved) + 1 :]:
@@ -177,7 +188,7 @@ class Mending:
             if self._prepares(event, home):
                 yield event
             free = isinstance(event, ir.Backward) and not self.seen.claims.get(event) and event.ctx.loops == moved.ctx.loops
-            if free and _conds(event) == _conds(moved) and not _binds(between, set(ir.reads(event))):
+            if free and _conds(event) == _conds(moved) and not _binds(between[1:], set(ir.reads(event))):
                 yield event
 
     def _belonging(self, step: ir.Event, home: ir.Function) -> list[ir.Event]:
@@ -200,7 +211,7 @@ class Mending:
         mine = {owner for each, owner in self.seen.steps if each is step}
         claimed = [backward for backward, owners in self.seen.claims.items() if owners & mine]
         carriers = [carrier for each in claimed or self._backwards(home) if (carrier := self.carrier(each, home)) is not None]
-        carriers = list(dict.fromkeys(carriers))
+        carriers = sorted(set(carriers), key=list(home.events()).index)
         if home.file.linked or end is None or not carriers or not isinstance(loss, ir.Bind):
             return NoRemedy("the backward is in another function")
         if all(_conds(loss) <= _conds(each) for each in (*carriers, end)):
@@ -243,17 +254,31 @@ class Mending:
             return remedy(Insert(code, loss.site, after=True))
         return remedy(Insert(code, self._start_of(step, home).site))
 
-    def carrier(self, event: ir.Event, function: ir.Function) -> ir.Event | None:
-        """The event of a function that this one is, or that leads to it."""
-        homes = {id(found) for found in self.facts.program.all_functions() if event in set(found.events())}
-        for other in function.events():
-            if other is event:
-                return other
-            call = getattr(other, "call", None)
-            for callee in self._called(call, function) if call is not None else ():
-                if any(id(reached) in homes for reached in self.facts.summaries.reached(callee)):
-                    return other
-        return None
+    def carrier(self, event: ir.Event, function: ir.Function, at: ir.Context | None = None) -> ir.Event | None:
+        """The event of a function that this one is, or that leads to it; of several the one in a context, or else the first."""
+        found = self._carriers(event, function)
+        if at is None or event in found:
+            return found[0] if found else None
+        found = [other for other in found if set(other.ctx.loops) <= set(at.loops) and _conds(other) <= _spelled(at.conds)]
+        return max(found, key=lambda other: len(other.ctx.conds) + len(other.ctx.loops), default=None)
+
+    def _carrier_by(self, event: ir.Event, function: ir.Function, near: ir.Event | None, before: bool) -> ir.Event | None:
+        """The carrier that is next to another event: before it, or behind it."""
+        events, found = list(function.events()), self._carriers(event, function)
+        if near is None or len(found) < 2:
+            return found[0] if found else None
+        place = events.index(near)
+        beside = [other for other in found if (events.index(other) < place) == before]
+        return min(beside or found, key=lambda other: (len(set(near.ctx.loops) - set(other.ctx.loops)), abs(events.index(other) - place)))
+
+    def _carriers(self, event: ir.Event, function: ir.Function) -> list[ir.Event]:
+        events = list(function.events())
+        return [event] if event in events else [other for other in events if self._leads_to(other, event, function)]
+
+    def _leads_to(self, other: ir.Event, event: ir.Event, function: ir.Function) -> bool:
+        call = getattr(other, "call", None)
+        reached = {home for callee in self._called(call, function) for home in self.facts.summaries.reached(callee)} if call else set()
+        return any(event in set(home.events()) for home in reached)
 
     def _called(self, call: ir.Call, function: ir.Function) -> Iterator[ir.Function]:
         """What a call runs: its callee, and the closure that a step is given."""
@@ -289,7 +314,7 @@ class Mending:
         around, at_step = self.seen.context(event), self.seen.context(step)
         if any(loop not in at_step.loops for loop in around.loops if loop.kind != "comp" and not _targets(loop, event)):
             return True
-        shared = {(ir.text(cond), arm) for cond, arm, _ in around.conds}
+        shared = _spelled(around.conds)
         own = [cond for cond, arm in self.seen.deciding(step) if (ir.text(cond), arm) not in shared]
         return any(self.facts.is_window(cond, function) for cond in own for function in self.seen.functions(step))
 
@@ -349,7 +374,11 @@ def _targets(loop: ir.Loop, event: ir.Event) -> bool:
 
 
 def _conds(event: ir.Event) -> Conds:
-    return {(ir.text(cond), arm) for cond, arm, _ in event.ctx.conds}
+    return _spelled(event.ctx.conds)
+
+
+def _spelled(conds: tuple[tuple[ir.Expr, bool, int], ...]) -> Conds:
+    return {(ir.text(cond), arm) for cond, arm, _ in conds}
 
 
 def _binds(events: list[ir.Event], read: set[str]) -> bool:
