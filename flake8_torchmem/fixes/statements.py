@@ -127,7 +127,7 @@ def remove_statement(syntax: Syntax, statement: cst.CSTNode) -> Iterator[Edit]:
             yield Edit(Span(span.line, span.column, span.end_line, span.end_column), "pass")
             return
         first = syntax.span(owner).line
-    if 1 < first and last < len(syntax.lines) and not syntax.lines[first - 2].strip() and not syntax.lines[last].strip():
+    if first > 1 and last < len(syntax.lines) and not syntax.lines[first - 2].strip() and not syntax.lines[last].strip():
         first -= 1  # one of two blank lines is enough
     yield Edit(_lines(syntax, first, last), "")
 

@@ -52,8 +52,9 @@ def train(model, loader, optimizer, criterion, accumulate=4):
 
 ## Fix safety
 
-UNSAFE: it divides the loss at its backward. The gradients get shorter, and a learning rate that was tuned with the long ones no
-longer fits.
+UNSAFE: it divides the loss by the size of the window where it is back-propagated, so that what is logged stays as it was; a wrong
+divisor is replaced where it stands. The gradients get shorter, and a learning rate that was tuned with the long ones no longer fits.
+Left to people where the size has no name at the backward, in a helper that is not given it.
 
 ## References
 

@@ -60,7 +60,9 @@ def train(model, loader, optimizer, criterion, scaler):
 
 ## Fix safety
 
-UNSAFE: it moves the clip, or puts `scaler.unscale_(optimizer)` before it. The training changes: it is clipped as meant from then on.
+UNSAFE: it moves the clip between the backward, or the unscaling, and the step, and inserts `scaler.unscale_(optimizer)` before it
+where that is missing: once for all clips of a step, and under the condition of the scaler's step where one clip serves two steps. The
+training changes: it is clipped as meant from then on. Left to people where the clip needs what is computed after the step.
 
 ## References
 

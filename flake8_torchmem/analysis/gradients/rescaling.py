@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.gradients.clipping import Clipping, Misplaced
-from flake8_torchmem.analysis.gradients.mending import SPELLED
 from flake8_torchmem.analysis.gradients.periods import MIRRORED
+from flake8_torchmem.analysis.gradients.places import SPELLED
 from flake8_torchmem.analysis.gradients.scaling import Fault
 from flake8_torchmem.analysis.gradients.windows import Window
 from flake8_torchmem.remedies import Insert, Move, NoRemedy, Remedy, Rewrite, Role, remedy
