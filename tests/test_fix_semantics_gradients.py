@@ -68,7 +68,7 @@ def same(found: list[Shares], expected: list[Shares]) -> bool:
     )
 
 
-@generated(EXAMPLES)
+@generated(EXAMPLES * 2 // 3)
 @given(programs())
 def test_fixed_programs_use_the_right_gradients(program: Program) -> None:
     outcome = fixed(program.source)
@@ -88,29 +88,31 @@ def test_fixed_programs_use_the_right_gradients(program: Program) -> None:
         assert same(used(result, program, use_amp, bad), expected), shown
 
 
-@generated(EXAMPLES // 6)
+@generated(EXAMPLES // 10)
 @given(programs())
 def test_fixed_programs_do_so_on_torch(program: Program) -> None:
     torch = pytest.importorskip("torch", reason="the fixed programs are run on PyTorch too")
-    if not program.truth:
+    outcome = fixed(program.source)
+    if outcome.left or not outcome.fixed:
         return
-    source, right_source = fixed(program.source).document.text, reference(program).source
+    source, right_source = outcome.document.text, reference(program).source
     for use_amp, bad in settings_of(program):
         events = run(program.source, LENGTH, program.rows, Trace(bad), n=WINDOW, use_amp=use_amp, epochs=EPOCHS)
         if truth([events]):
             found, error = real_shares(torch, source, LENGTH, program.rows, EPOCHS, bad, n=WINDOW, use_amp=use_amp)
-            expected, _ = real_shares(torch, right_source, LENGTH, program.rows, EPOCHS, bad, n=WINDOW, use_amp=use_amp)
-            assert error is None
+            expected, same_error = real_shares(torch, right_source, LENGTH, program.rows, EPOCHS, bad, n=WINDOW, use_amp=use_amp)
+            assert type(error) is type(same_error)  # a scaler's step that comes first in the first turn of all
             assert same(found, expected), f"{program.spec}\n{source}"
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
 def test_fixed_fixtures_run_as_written_by_hand(folder: Path) -> None:
     """Bit for bit, wherever the statements of the two differ."""
-    pytest.importorskip("torch", reason="the fixtures are training programs: running them takes PyTorch")
+    torch = pytest.importorskip("torch", reason="the fixtures are training programs: running them takes PyTorch")
+    torch.set_num_threads(1)
     outcome = fixed(MARK.sub("", (folder / "bad.py").read_text(encoding="utf-8")), (folder.name[:5],))
     assert not outcome.left
     by_tool, by_hand = ({}, {})  # type: dict[str, object], dict[str, object]
     exec(compile(outcome.document.text, "<fixed>", "exec"), by_tool)
     exec(compile((folder / "fixed.py").read_text(encoding="utf-8"), "<by hand>", "exec"), by_hand)
-    assert by_tool["main"](8, "cpu") == by_hand["main"](8, "cpu")  # type: ignore[operator]
+    assert by_tool["main"](4, "cpu") == by_hand["main"](4, "cpu")  # type: ignore[operator]
