@@ -8,7 +8,7 @@ from flake8_torchmem.analysis.gradients.observations import Wipe
 from flake8_torchmem.analysis.gradients.places import READS_GRADIENT, SPELLED, Places, conds_of, own_loop, spelled
 from flake8_torchmem.remedies import Insert, Move, NoRemedy, Remedy, Remove, remedy
 
-ELSEWHERE = NoRemedy("the optimizer has no name where the gradients are added")
+ELSEWHERE = NoRemedy("the optimizer has no name, or cannot clear, where the gradients are added")
 
 
 class Clears(Places):

@@ -82,7 +82,15 @@ class Places:
         hidden = any(paths.root(owner) in scope.locals for scope in scopes[:-1])
         seen_here = scopes[-1] is self.seen.function and not hidden
         name = step.owner if function is home or same_self else owner if seen_here else ""
-        return name if SPELLED.match(name) else None
+        return name if SPELLED.match(name) and self._clears(name, home) else None
+
+    def _clears(self, owner: str, home: ir.Function) -> bool:
+        """Whether an owner can be asked to clear: a class in sight that steps for an optimizer may have no such method."""
+        cls = self.facts.bindings.class_of(owner, home)
+        if cls is None or self.facts.bindings.method(cls, "zero_grad") is not None:
+            return True
+        known = self.facts.program.classes
+        return any(base not in known and base != "object" for each in self.facts.bindings.lineage(cls) for base in each.bases)
 
     def _only(self, event: ir.Event, effect: str, home: ir.Function) -> bool:
         return self.facts.summaries.effects_of(event, home) == {effect}
