@@ -24,30 +24,43 @@ class Role(Enum):
 
     WHOLE: what stands there. VALUE: the right side of an assignment (of `x = x + y` the part that is not `x`), or what is
     returned. ARGUMENT: the last positional argument of a call. LOSS: what a backward back-propagates, behind any scaler.
+    TEST: the condition of an `if`, or what a name for it is bound to. DIVISOR: what the only division there divides by.
     """
 
     WHOLE = "whole"
     VALUE = "value"
     ARGUMENT = "argument"
     LOSS = "loss"
+    TEST = "test"
+    DIVISOR = "divisor"
 
 
 @dataclass(frozen=True)
 class Insert:
-    """New statements, in the block of the anchor, before or after it. `code` may have lines; it is indented as the anchor is."""
+    """New statements, in the block of the anchor, before or after it. `code` may have lines; it is indented as the anchor is.
+
+    `beside`: the anchor is what stands around it in the innermost block that holds this place as well.
+    """
 
     code: str
     anchor: Place
     after: bool = False
+    beside: Place | None = None
 
 
 @dataclass(frozen=True)
 class Move:
-    """A statement goes to the block of the anchor, before or after it."""
+    """A statement goes to the block of the anchor, before or after it.
+
+    `beside`: as for `Insert`. `whole`: with the branches and blocks around it that hold nothing else. `keep`: a copy goes.
+    """
 
     statement: Place
     anchor: Place
     after: bool = True
+    beside: Place | None = None
+    whole: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ ATOMS = (
     cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.List, cst.Dict, cst.Set, cst.ListComp, cst.DictComp, cst.SetComp,
     cst.SimpleString,
 )  # fmt: skip
+BINDING = (cst.Assign, cst.AnnAssign)
 MOVES = frozenset({"cpu", "to", "cuda", "numpy", "tolist"})
 
 
@@ -31,7 +32,10 @@ def rewrite(syntax: Syntax, place: Span, role: Role, template: str, path: str) -
     """
     value = role_of(syntax, place, role)
     for node in _reads(syntax, value, path) if path else [value]:
-        yield Edit(_with_parentheses(syntax, node), _written(syntax, node, template))
+        written = _written(syntax, node, template)
+        parent = syntax.parents[node]
+        operand = isinstance(parent, (cst.Attribute, cst.Subscript)) and parent.value is node
+        yield Edit(_with_parentheses(syntax, node), f"({written})" if operand and not template.startswith("{}.") else written)
 
 
 def role_of(syntax: Syntax, place: Span, role: Role) -> cst.BaseExpression:
@@ -44,6 +48,11 @@ def role_of(syntax: Syntax, place: Span, role: Role) -> cst.BaseExpression:
         return _value(syntax, place)
     if role is Role.WHOLE:
         return syntax.expression(place)
+    if role is Role.TEST:
+        return _value(syntax, place) if syntax.has(place, *BINDING) else syntax.expression(place)
+    if role is Role.DIVISOR:
+        binds = syntax.has(place, *BINDING, cst.AugAssign)
+        return _divisor(syntax, syntax.find(place, *BINDING, cst.AugAssign) if binds else syntax.expression(place))
     call = syntax.find(place, cst.Call)
     if role is Role.LOSS:
         return _loss(call)
@@ -147,6 +156,22 @@ def _value(syntax: Syntax, place: Span) -> cst.BaseExpression:
     return value
 
 
+def _divisor(syntax: Syntax, node: cst.CSTNode) -> cst.BaseExpression:
+    """The right side of the only division in a statement or an expression."""
+    found: list[cst.BaseExpression] = []
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, cst.BinaryOperation) and isinstance(current.operator, cst.Divide):
+            found.append(current.right)
+        elif isinstance(current, cst.AugAssign) and isinstance(current.operator, cst.DivideAssign):
+            found.append(current.value)
+        pending.extend(children(current))
+    if len(found) != 1:
+        raise Refused("it is not clear which division is meant")
+    return found[0]
+
+
 def _loss(call: cst.Call) -> cst.BaseExpression:
     """`loss` of `loss.backward()`, `scaler.scale(loss).backward()` and `accelerator.backward(loss)`."""
     positional = [arg.value for arg in call.args if arg.keyword is None and not arg.star]
@@ -179,12 +204,13 @@ def _operand(syntax: Syntax, node: cst.BaseExpression, whole: str) -> str:
 
 
 def _reads(syntax: Syntax, value: cst.BaseExpression, path: str) -> Sequence[cst.BaseExpression]:
-    """The outermost parts of an expression that are an access path."""
+    """The outermost parts of an expression that are spelled so, white space and quotes aside."""
+    path = _normal(path)
     found: list[cst.BaseExpression] = []
     pending: list[cst.CSTNode] = [value]
     while pending:
         node = pending.pop()
-        if isinstance(node, (cst.Name, cst.Attribute, cst.Subscript)) and _normal(syntax.source(node)) == path:
+        if isinstance(node, cst.BaseExpression) and _normal(syntax.source(node)) == path:
             found.append(node)
         elif isinstance(node, (cst.Attribute, cst.Arg)):
             pending.append(node.value)
@@ -207,6 +233,6 @@ def _with_parentheses(syntax: Syntax, node: cst.BaseExpression) -> Span:
 def _normal(source: str) -> str:
     """One spelling for all of white space and quotes."""
     try:
-        return ast.unparse(ast.parse(source.strip(), mode="eval"))
+        return ast.unparse(ast.parse(f"({source.strip()})", mode="eval"))
     except SyntaxError:
         return source

@@ -13,6 +13,7 @@ from flake8_torchmem.model import Edit, Span
 
 MODULES = ("torch", "copy")
 FULL = re.compile(rf"(?<![\w.])(?P<module>{'|'.join(MODULES)})\.(?P<rest>[A-Za-z_][\w.]*)")
+KEY = re.compile(r"\['([^'\"\\]*)'\]")  # as paths spell it
 
 
 def spelled(syntax: Syntax, code: str) -> tuple[str, list[Edit]]:
@@ -38,7 +39,7 @@ def spelled(syntax: Syntax, code: str) -> tuple[str, list[Edit]]:
         needed[module] = None
         return full
 
-    text = FULL.sub(spell, code)
+    text = KEY.sub(lambda match: f'["{match[1]}"]' if f'["{match[1]}"]' in syntax.text else match[0], FULL.sub(spell, code))
     return text, [_import(syntax, module) for module in needed]
 
 

@@ -159,6 +159,8 @@ class Explorer:
         fed = held.full & state.pending
         for backward in fed:
             self.seen.claims.setdefault(backward, set()).add(owner)
+        if fed:
+            self.seen.fed.setdefault((event, owner), set()).add(fed)
         self.seen.stale |= {(b, o, s) for b, o, s in state.dirty if o == owner and b in fed}
         lost = turn in state.ready
         # Another step has used what is there, and a new loss waits: this step was meant for that one.
@@ -167,8 +169,9 @@ class Explorer:
             self.note(event, owner, Verdict("good", self.facts(state)))
         elif held.wasted and turn in held.wasted_turns and not taken:
             self.note(event, owner, Verdict("TM102", self.facts(state), held.empty))
+            self.seen.fed.setdefault((event, owner), set()).add(held.wasted & state.pending)
         elif lost or held.empty is not None:
-            suspect = Suspect(event, owner, turn, lost and not (taken and held.full), self.facts(state))
+            suspect = Suspect(event, owner, turn, lost and not (taken and held.full), self.facts(state), state.loss)
             state = state._replace(suspects=state.suspects | {suspect})
         return typestate.step(state, owner, event)
 
@@ -193,7 +196,7 @@ class Explorer:
             if backward is not None:
                 self.note(suspect.step, suspect.owner, Verdict("TM103", suspect.facts, backward))
             elif suspect.lost:
-                self.note(suspect.step, suspect.owner, Verdict("TM104", suspect.facts))
+                self.note(suspect.step, suspect.owner, Verdict("TM104", suspect.facts, suspect.loss))
 
     def zero(self, event: ir.Zero, state: State, frame: Frame) -> Iterator[State]:
         callee = self.bindings.callee(event.call, frame.function) if event.call else None

@@ -40,6 +40,7 @@ class Observations:
         wiped: clears of what a later step should have used.
         steps: per step and owner, what each path found.
         claims: which owners a backward has fed.
+        fed: per step and owner, the backwards that were added together for it.
         stable: texts of conditions that cannot change between turns.
         frames: the call in which an event was met first.
     """
@@ -49,6 +50,7 @@ class Observations:
     wiped: set[Wipe] = field(default_factory=set)
     steps: dict[tuple[ir.Step, str], set[Verdict]] = field(default_factory=dict)
     claims: dict[ir.Backward, set[str]] = field(default_factory=dict)
+    fed: dict[tuple[ir.Step, str], set[frozenset[ir.Backward]]] = field(default_factory=dict)
     stable: set[str] = field(default_factory=set)
     frames: dict[ir.Event, Frame] = field(default_factory=dict)
 

@@ -39,13 +39,14 @@ UNKNOWN = Gradients()
 
 
 class Suspect(NamedTuple):
-    """A step that found nothing fresh to use: `lost` when a loss of this turn was waiting to be back-propagated."""
+    """A step that found nothing fresh to use: `lost` when a loss of this turn, `loss`, was waiting to be back-propagated."""
 
     step: Step
     owner: str
     turn: Loop
     lost: bool
     facts: frozenset[tuple[str, bool]]
+    loss: Bind | None = None
 
 
 class State(NamedTuple):
