@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def check_text(
-    text: str, path: str, codes: frozenset[str], tree: ast.Module | None = None, project: Project | None = None
+    text: str, path: str, codes: frozenset[str], tree: ast.Module | None = None, project: Project | None = None, whole: bool = False
 ) -> list[Finding]:
     """The findings of one file, sorted by place.
 
@@ -33,6 +34,7 @@ def check_text(
         codes: rules to run.
         tree: the ast of `text`, where the caller has it already.
         project: follows imports into the files around, by the place that `path` names; None judges the file alone.
+        whole: look at all of the file, as remedies need it, and not at what matters for findings alone.
 
     Raises:
         SourceError: `tree` is None and the text is no valid Python.
@@ -42,7 +44,7 @@ def check_text(
     if not gate.candidate(text):
         return []
     try:
-        selection = gate.select(text, tree, codes)
+        selection = (gate.everything if whole else gate.select)(text, tree, codes)
         if selection is None:
             return []
         with collector_paused():
@@ -87,15 +89,20 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
             linked = linker.link(bases)
             known = bases | linked.bases, selection.guarded | linked.guarded
             still, failed = _reports(frozenset(code for code, _ in found), FileFacts(program, *known), path)
-            kept = {(code, report.site.mark, report.site.rank) for code, report in still}
+            kept = {_place(code, report): report.remedy for code, report in still}
             if failed is None:
-                found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in kept]
+                # A remedy has to be right for all callers.
+                found = [(code, replace(each, remedy=kept[_place(code, each)])) for code, each in found if _place(code, each) in kept]
             failure = failure or failed
         yield from _findings(found, path, slices, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure
     finally:
         program.release()
+
+
+def _place(code: str, report: Report) -> tuple[str, ir.Mark, int | None]:
+    return code, report.site.mark, report.site.rank
 
 
 def _reports(codes: frozenset[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
