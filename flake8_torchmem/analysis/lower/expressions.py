@@ -88,7 +88,10 @@ class Expressions:
         return ir.Op("format", tuple(self.part(part) for part in node.parts))
 
     def part(self, node: cst.BaseFormattedStringContent) -> ir.Expr:
-        return self.lower(node.expression) if isinstance(node, cst.FormattedStringExpression) else ir.Const(getattr(node, "value", ""))
+        if not isinstance(node, cst.FormattedStringExpression):
+            return ir.Const(getattr(node, "value", ""))
+        value = self.lower(node.expression)
+        return ir.Op("spec", (value,)) if node.format_spec else value  # `{x:.3f}` takes a number, `{x}` anything
 
     def call(self, node: cst.Call) -> ir.Expr:
         site = self.scope.expression()
