@@ -84,6 +84,54 @@ RECORD = """class Record:
     def numbers(self, name):
         return [value.item() for value in self.values[name]]
 """
+HELPERS = """class Box:
+    def __init__(self, value):
+        self.value = value
+
+    def get(self):
+        return self.value.item()
+
+
+def helper(*, value):
+    def inner():
+        return value.cpu()
+
+    return inner().item()
+
+
+def every(values):
+    return [value.item() for value in values]
+"""
+# Uses that take a tensor in ways that are easy to overlook.
+AWKWARD = (
+    '{"a": total / 6}["a"].item()',
+    "(lambda: total.item())()",
+    "[value.item() for value in (total,)]",
+    "sum([total, total]).item()",
+    "list(map(lambda value: value.item(), [total]))",
+    'getattr(total, "item")()',
+    "(mean := total / 6).item()",
+    "isinstance(total, float)",
+    "Box(total).get()",
+    "helper(value=total / 6)",
+    'helper(**{"value": total})',
+    "every(*[[total]])",
+    "sorted([total, total / 2])[0].item()",
+    "(total > 0).item()",
+    "(total, 1)[0].item()",
+    "next(iter([total])).item()",
+    "total.__class__.__name__",
+    "dict(enumerate([total]))[0].item()",
+)
+ON_THE_WAY = {
+    "hist.append(total / (step + 1))": "torch.stack(hist).sum().item()",
+    "best = min(best, total)": "float(best)",
+    "last = total; other = last": "other.item()",
+    "(first, *rest) = (1, total)": "rest[0].item()",
+    "assert total.ndim == 0": "float(total)",
+    "total = total if total.ndim == 0 else total.mean()": "float(total)",
+    "hist = [value for value in [total] if value.ndim == 0]": "len(hist)",
+}
 TRAINED = "model.load_state_dict(best)"
 
 
@@ -120,6 +168,9 @@ def forms() -> Iterator[Form]:
         yield from (Form("TM201", f"total = {start}", keep, report) for report in (*reports[:2], tensors[0]))
     yield from (Form("TM201", "total = 0.0", "total += loss", report) for report in (*reports, *tensors))
     yield Form("TM201", "total = torch.zeros(())", "total.add_(loss)", "total.item()")
+    yield from (Form("TM201", "total = 0.0", "total += loss", report, HELPERS) for report in AWKWARD)
+    start = "total, hist, best = 0.0, [], 1e9"
+    yield from (Form("TM201", start, f"total = total + loss\n        {more}", report) for more, report in ON_THE_WAY.items())
     yield Form("TM201", "sums = defaultdict(float)", "sums['loss'] += loss", "{k: v / 6 for k, v in sums.items()}")
     yield Form("TM201", "sums = {'loss': 0.0}", "sums['loss'] += loss", "f\"{sums['loss']:.3f}\"")
     yield Form("TM201", "vector = 0.0", "vector += (out - x[:, :3]).abs().mean(dim=0)", "vector / 6")
@@ -157,7 +208,7 @@ def programs() -> Iterator[Any]:
         optimizer = OPTIMIZERS[index // 2 % len(OPTIMIZERS)]
         parts = {"start": form.start, "keep": form.keep, "report": form.report, "definitions": form.definitions}
         source = PROGRAM.format(target=target, loss=loss, optimizer=optimizer, **parts)
-        yield pytest.param(form, source, id=f"{form.code}-{index}-{name}-{form.keep[:24]}-{form.report[:20]}")
+        yield pytest.param(form, source, id=f"{form.code}-{index}-{name}")
 
 
 def fixed(source: str, *codes: str, unsafe: bool = False) -> Outcome:

@@ -157,6 +157,7 @@ class Expressions:
         with self.scope.comprehension(iterable, site, target_names(clause.target)) as loop:
             self.bind(clause.target, ir.Item(iterable, ir.Opaque()), "target")
             conditions = [self.lower(test.test) for test in clause.ifs]
+            self.scope.fn.tests.extend(conditions)
             if clause.inner_for_in is not None:
                 return self._comprehension(node, clause.inner_for_in, site)
             element = node.value if isinstance(node, cst.DictComp) else node.elt

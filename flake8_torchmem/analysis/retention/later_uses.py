@@ -114,6 +114,8 @@ class LaterUses:
             for edge in block.edges:
                 if edge.cond is not None:
                     self._condition(edge.cond)
+        for test in function.tests:
+            self._condition(test)
         if any(self._of(manager) for manager in function.managers):
             self.uses.add(Use.TENSOR)
 
@@ -148,7 +150,7 @@ class LaterUses:
                 self.uses.add(Use.TENSOR)
 
     def _condition(self, cond: ir.Expr) -> None:
-        """A branch asks for the one truth value of what it tests."""
+        """A test asks for the one truth value of what it is about."""
         for node in ir.walk(cond):
             compared = node.args if isinstance(node, ir.Op) and node.op in ("<", "<=", ">", ">=", "==", "!=") else ()
             if any(self._of(arg) is Holds.VALUE for arg in compared):
@@ -208,15 +210,12 @@ class LaterUses:
         if expr.op == "spec":
             self.uses.add(Use.SINGLE)
             return Holds.NO
-        if expr.op in ir.COMPARISONS:
-            self.uses.add(Use.NUMBER)
-            return Holds.NO
         if expr.op == "if":
             return max(found[1:])
         if expr.op in ir.BOOLEAN:
             return max(found)
-        if expr.op in ARITHMETIC:
-            return max(found)
+        if expr.op in ARITHMETIC or expr.op in ir.COMPARISONS:
+            return max(found)  # a truth value is a number, or a tensor of them
         self.uses.add(Use.TENSOR)
         return Holds.NO
 
