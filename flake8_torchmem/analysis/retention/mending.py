@@ -10,7 +10,7 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.loading.placement import Place
 from flake8_torchmem.analysis.retention.collected import stays_on_device
 from flake8_torchmem.analysis.retention.later_uses import LaterUses, Use
-from flake8_torchmem.analysis.retention.shown import NUMBERS, Shown
+from flake8_torchmem.analysis.retention.shown import NUMBERS, Shown, gives_default
 from flake8_torchmem.analysis.values import PLAIN, Kind, Values
 from flake8_torchmem.model import Safety
 from flake8_torchmem.remedies import Action, NoRemedy, Remedy, Rewrite, Role, remedy
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 Wanted = Callable[[ir.Expr, ir.Event], bool]
 DETACH, ITEM, TO_HOST = "{}.detach()", "{}.item()", "{}.detach().cpu()"
-GIVES_OTHERS = frozenset(
-    {"max", "min", "sum", "next", "get", "pop", "setdefault", "getattr"}
-)  # the start or default, which may be a number
 SEVERAL = "whether what is stored is one tensor, or a tuple or dict of several, is not in sight"
 SPREAD = "what is stored is spread from another container"
 
@@ -148,6 +145,8 @@ class Mending:
         """Whether what the container is used for later takes one tensor per element."""
         if not found.container or (isinstance(found.event, ir.Store) and found.event.kind == "extend"):
             return False
+        if self.shown.varies(found.value, found.event):
+            return False
         home = found.home or self.function
         uses = LaterUses(self.facts, home, found.container, boxed=True).uses
         made = [bind.value for bind in bound_anywhere(self.facts, home, found.container)]
@@ -238,7 +237,7 @@ class Mending:
             parts = [self._made_whole(arg, event) for arg in (expr.args[1:] if expr.op == "if" else expr.args)]
             return all(parts) if expr.op == "if" or expr.op in ir.BOOLEAN else any(parts)
         if isinstance(expr, ir.Call):
-            by_default = expr.method in GIVES_OTHERS or self.facts.bindings.callee(expr, self.function) is not None
+            by_default = gives_default(expr) or self.facts.bindings.callee(expr, self.function) is not None
             return not by_default and self.values.at(expr, event) is Kind.GRAPH
         return isinstance(expr, ir.Attr) and self.values.at(expr, event) is Kind.GRAPH
 

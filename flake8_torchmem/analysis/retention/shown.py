@@ -96,6 +96,21 @@ class Shown:
             return isinstance(expr.base, ir.Call) and isinstance(index, int) and self._returns(expr.base, index, single=True)
         return isinstance(expr, ir.Call) and self._single_call(expr, event)
 
+    def varies(self, expr: ir.Expr, event: ir.Event, hops: int = MAX_CALLS) -> bool:
+        """Whether an expression may be a number or None on some paths: what is done to it on others shows nothing."""
+        if isinstance(expr, ir.Op) and (expr.op == "if" or expr.op in ir.BOOLEAN):
+            parts = expr.args[1:] if expr.op == "if" else expr.args
+            return any(self.values.at(part, event) in NUMBERS or self.varies(part, event, hops) for part in parts)
+        if isinstance(expr, ir.Name):
+            binds = [bind for _, bind in self._keys(expr.path, event) if bind is not None and bind.place == expr.path]
+            numbers = any(self.values.bound(bind) in NUMBERS for bind in binds)
+            return numbers or (hops > 0 and any(self.varies(bind.value, bind, hops - 1) for bind in binds if bind.kind == "assign"))
+        if isinstance(expr, ir.Call):
+            callee = self.facts.bindings.callee(expr, self.function)
+            returns = [other for other in callee.events() if isinstance(other, ir.Return)] if callee is not None else []
+            return gives_default(expr) or any(isinstance(other.value, ir.Const) for other in returns)
+        return False
+
     def _find_losses(self) -> None:
         """What is back-propagated, as it was bound: tensors of one element, and so are the terms and factors that they are made of."""
         roots: list[tuple[ir.Event, ir.Expr]] = []
@@ -135,7 +150,7 @@ class Shown:
         keys = self._keys(path, event)
         if path in self.known:
             return True
-        if any(bind is not None and self.values.bound(bind) in NUMBERS for _, bind in keys):
+        if self.varies(ir.Name(path), event):
             return self._always_lost(path, keys, event)  # what is done to it on some paths says nothing of the others
         if keys <= self._lost or self._used_as_tensor(path, keys):
             return True
@@ -274,6 +289,11 @@ def expressions(event: ir.Event) -> Iterator[ir.Expr]:
         yield event.value
     elif isinstance(event, (ir.Invoke, ir.Backward, ir.Step, ir.Zero)) and event.call is not None:
         yield event.call
+
+
+def gives_default(call: ir.Call) -> bool:
+    """Whether a call may give a default, or what it started from, which may be a number."""
+    return call.method in (("max", "min", "sum", "next", "getattr") if call.receiver is None else ("get", "pop", "setdefault"))
 
 
 def _reduced(call: ir.Call) -> bool:
