@@ -78,7 +78,8 @@ class Remove:
 class Rewrite:
     """An expression is written anew: `{}` in the template stands for what was there.
 
-    `path`: only this access path in it (`d['loss']`), wherever it is read, where the expression has other parts as well.
+    `path`: only this access path in it (`d['loss']`), wherever it is read, where the expression has other parts as well. A path that
+    begins with a bracket (`['loss'][0]`) is the way to an entry of the display that the expression is.
     """
 
     place: Place

@@ -35,6 +35,7 @@ class FileFacts:
         program: the lowered file.
         bases: full base names of every class of the file.
         guarded: classes whose calls run without gradients by themselves.
+        fixing: rules are to say what mends their findings, as well.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class FileFacts:
         program: ir.Program,
         bases: dict[str, tuple[str, ...]],
         guarded: frozenset[str] = frozenset(),
+        fixing: bool = False,
     ) -> None:
         self.program = program
+        self.fixing = fixing
         self.bindings = Bindings(program)
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases, guarded)

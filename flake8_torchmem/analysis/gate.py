@@ -113,6 +113,20 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     return _selection(tree, [unit for unit in units if unit in chosen], *imports(tree)) if chosen else None
 
 
+def everything(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | None:
+    """All lines, where some matter: who edits has to know of every use of a value, also of those that no rule looks at.
+
+    Args:
+        text: the file.
+        tree: its syntax tree.
+        codes: rules to run.
+    """
+    if select(text, tree, codes) is None:
+        return None
+    chosen = (unit for unit in units_of(tree, text) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
+    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit.node)], *imports(tree))
+
+
 def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection:
     """The definitions and statements in which a pattern is found.
 

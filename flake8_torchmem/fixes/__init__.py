@@ -56,7 +56,8 @@ def fix_document(
     held = Settings().enabled_codes() | selected
 
     def diagnose(text: str) -> list[Finding]:
-        return unsuppressed(text, check_text(text, path, held, project=project))
+        found = check_text(text, path, held, project=project)
+        return unsuppressed(text, check_text(text, path, held, project=project, whole=True) if found else [])
 
     rounds = Rounds(diagnose, selected, UNSAFE_TOO if unsafe else SAFE_ONLY, wanted)
     if is_generated(document):

@@ -17,6 +17,7 @@ ATOMS = (
     cst.SimpleString,
 )  # fmt: skip
 BINDING = (cst.Assign, cst.AnnAssign)
+KEY = re.compile(r"\[([^][]+)\]")
 MOVES = frozenset({"cpu", "to", "cuda", "numpy", "tolist"})
 
 
@@ -28,10 +29,10 @@ def rewrite(syntax: Syntax, place: Span, role: Role, template: str, path: str) -
         place: the call or statement.
         role: which expression there is meant.
         template: `{}` stands for what was there.
-        path: only this access path in it.
+        path: only this access path in it, or this entry of the display that it is.
     """
     value = role_of(syntax, place, role)
-    for node in _reads(syntax, value, path) if path else [value]:
+    for node in [_part(value, path)] if path.startswith("[") or not path else _reads(syntax, value, path):
         written = _written(syntax, node, template)
         parent = syntax.parents[node]
         operand = isinstance(parent, (cst.Attribute, cst.Subscript)) and parent.value is node
@@ -219,6 +220,23 @@ def _reads(syntax: Syntax, value: cst.BaseExpression, path: str) -> Sequence[cst
     if not found:
         raise Refused(f"`{path}` was not found again in the expression")
     return found
+
+
+def _part(value: cst.BaseExpression, path: str) -> cst.BaseExpression:
+    """The entry of a display that a path such as `['loss'][0]` leads to, the display itself for an empty one."""
+    for written in KEY.findall(path):
+        key = ast.literal_eval(written)
+        if isinstance(value, (cst.Tuple, cst.List)) and not any(isinstance(element, cst.StarredElement) for element in value.elements):
+            value = value.elements[key].value
+        elif isinstance(value, cst.Dict):
+            value = next((e.value for e in value.elements if isinstance(e, cst.DictElement) and _is_key(e.key, key)), value)
+        else:
+            raise Refused("the part was not found again in what is stored")
+    return value
+
+
+def _is_key(node: cst.BaseExpression, key: object) -> bool:
+    return isinstance(node, (cst.SimpleString, cst.Integer)) and ast.literal_eval(node.value) == key
 
 
 def _with_parentheses(syntax: Syntax, node: cst.BaseExpression) -> Span:

@@ -99,7 +99,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 " so every step uses the sum of all batches so far",
                 _help(facts, seen, step),
                 mentions=(step.site,),
-                remedy=Clears(facts, seen).missing_clear(backward, owner, step),
+                remedy=Clears(facts, seen).missing_clear(backward, owner, step) if facts.fixing else None,
             )
 
 

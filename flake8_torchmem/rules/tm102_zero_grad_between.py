@@ -94,5 +94,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 f" {spoken(step)} steps with nothing and does not learn",
                 "clear before the backward, or after the step",
                 mentions=(step.site,),
-                remedy=Clears(facts, seen).clear_between(verdict.cause, step),
+                remedy=Clears(facts, seen).clear_between(verdict.cause, step) if facts.fixing else None,
             )

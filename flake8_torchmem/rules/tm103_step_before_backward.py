@@ -98,5 +98,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
             f"{spoken(step)} steps before this turn's backward on line {{0}}: it uses empty gradients, or those of the last turn",
             "step after the backward: zero_grad, forward, backward, step",
             mentions=(verdict.cause.site,),
-            remedy=Backwards(facts, seen).late_backward(verdict.cause, step),
+            remedy=Backwards(facts, seen).late_backward(verdict.cause, step) if facts.fixing else None,
         )

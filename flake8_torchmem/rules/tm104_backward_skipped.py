@@ -95,5 +95,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
             step,
             f"the turn that reaches this step of {spoken(step)} never back-propagates its loss: that micro-batch is dropped",
             "call backward on every micro-batch, outside of the branch that decides whether to step",
-            remedy=Backwards(facts, seen).skipped(step, verdict.cause),
+            remedy=Backwards(facts, seen).skipped(step, verdict.cause) if facts.fixing else None,
         )

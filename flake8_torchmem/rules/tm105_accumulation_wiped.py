@@ -97,7 +97,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 f"the gradients of {spoken(waiting)} are cleared with every micro-batch, but the step (line {{0}}) runs only once per"
                 " window: all micro-batches but the last are lost"
             )
-            found = Clears(facts, seen).wiped(wipes)
+            found = Clears(facts, seen).wiped(wipes) if facts.fixing else None
             yield report_at(seen, zero, message, "clear only after the step, under the same condition", (waiting.site,), found)
 
 

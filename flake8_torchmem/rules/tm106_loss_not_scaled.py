@@ -101,7 +101,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
             f"write `(loss / {size.strip('`')}).backward()`, and log the undivided loss",
             Severity.WARNING if fault.adaptive else None,
             mentions=(fault.window.step.site,),
-            remedy=divided(fault, facts),
+            remedy=divided(fault, facts) if facts.fixing else None,
         )
 
 

@@ -92,7 +92,9 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for window in facts.windows:
         found = _wrong(window)
         if found is not None:
-            yield Report(window.site, found, _help(window), mentions=(window.step.site,), remedy=rephased(window, facts))
+            yield Report(
+                window.site, found, _help(window), mentions=(window.step.site,), remedy=rephased(window, facts) if facts.fixing else None
+            )
 
 
 def _wrong(window: Window) -> str | None:

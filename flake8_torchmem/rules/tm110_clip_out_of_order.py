@@ -104,7 +104,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
         clipping = Clipping(facts, function)
         for found in clipping.misplaced():
             message, help_, mentions = _said(found)
-            yield Report(found.clip.site, message, help_, mentions=mentions, remedy=clipped(found, clipping))
+            yield Report(found.clip.site, message, help_, mentions=mentions, remedy=clipped(found, clipping) if facts.fixing else None)
 
 
 def _said(found: Misplaced) -> tuple[str, str, tuple[ir.Site, ...]]:

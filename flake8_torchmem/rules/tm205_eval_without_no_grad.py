@@ -126,7 +126,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     forward.site,
                     f"forward with gradients on {where} that never back-propagates: the activations of each batch are kept for nothing",
                     "put the loop under `with torch.no_grad():`, or decorate the function with `@torch.no_grad()`",
-                    remedy=without_gradients(facts, function, loop, forward),
+                    remedy=without_gradients(facts, function, loop, forward) if facts.fixing else None,
                 )
 
 

@@ -103,7 +103,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
         for carried in Recurrence(facts, function).carried():
             mentions = (carried.backward.site,) if carried.backward is not None else ()
             message = f"`{carried.state}` {_consequence(carried)}"
-            fix = detached(facts, function, carried)
+            fix = detached(facts, function, carried) if facts.fixing else None
             yield Report(carried.event.site, message, _help(carried), mentions=mentions, remedy=fix, tentative=not carried.seen)
 
 

@@ -108,5 +108,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     "`torch.load` puts the checkpoint on the device it was saved from,"
                     f" and `{event.place}` holds it there while the program goes on",
                     'load with `map_location="cpu"`, or `del` it once it is loaded',
-                    remedy=onto_host(facts, function, event, call),
+                    remedy=onto_host(facts, function, event, call) if facts.fixing else None,
                 )

@@ -109,7 +109,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 event.site,
                 f"with every turn, `{factory}` fills host memory that is then copied to {way}{note}",
                 f"write `{factory}(..., device=...)`: it is made where it is needed" + (", with other numbers" if random else ""),
-                remedy=made_there(facts, function, event.call, made),
+                remedy=made_there(facts, function, event.call, made) if facts.fixing else None,
             )
 
 

@@ -197,20 +197,21 @@ def _used_in_loops(facts: FileFacts, function: ir.Function, event: ir.Invoke) ->
     return any(start > event.site.mark.number for start in starts)
 
 
-def unremoved(facts: FileFacts) -> Iterator[ir.Invoke]:
-    """Registrations that each batch, or each call in a loop, repeats on one module, never undone."""
+def unremoved(facts: FileFacts) -> Iterator[tuple[ir.Function, ir.Invoke, ir.Loop | None]]:
+    """Registrations that each batch, or each call in a loop, repeats on one module, never undone; with the loop around them."""
     for function, event in registrations(facts):
         if event.ctx.conds or _is_removed(function) or _is_handed_on(function, event.call):
             continue
         receiver = event.call.receiver
+        around = next((loop for loop in _loops(facts, function) if loop in event.ctx.loops and _outlives(event, loop)), None)
         if event.ctx.loops:
-            repeated = any(_outlives(event, loop) for loop in _loops(facts, function) if loop in event.ctx.loops)
+            repeated = around is not None
         elif torchapi.BATCH_METHOD.match(function.name):
             repeated = isinstance(receiver, ir.Name) and receiver.path.startswith("self.")
         else:
             repeated = event.call.method != "register_hook" and _called_in_loop(facts, function, event)
         if repeated:
-            yield event
+            yield function, event, around
 
 
 def _is_removed(function: ir.Function) -> bool:
