@@ -91,7 +91,7 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Backwards that were seen, on some path, to add to gradients which a step of the same owner had used."""
     for seen in facts.gradients:
-        for backward, owner, step in seen.stale:
+        for backward, owner, step in seen.stale_in_order:
             yield report_at(
                 seen,
                 backward,

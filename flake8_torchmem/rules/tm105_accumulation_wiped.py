@@ -104,9 +104,9 @@ def check(facts: FileFacts) -> Iterator[Report]:
 def _wipes(facts: FileFacts, seen: Observations) -> dict[ir.Zero, list[tuple[Wipe, list[ir.Step]]]]:
     """The clears that are wrong, with all that each wipes and the steps that wait for it."""
     found: dict[ir.Zero, list[tuple[Wipe, list[ir.Step]]]] = {}
-    for wipe in () if _reads_gradients(seen.function) else seen.wiped:
+    for wipe in () if _reads_gradients(seen.function) else seen.wiped_in_order:
         if wipe.owner in seen.claims.get(wipe.backward, ()) and _every_micro_batch(seen, wipe):
-            steps = [step for step, name in seen.steps if name == wipe.owner]
+            steps = [step for step, name in seen.steps_in_order if name == wipe.owner]
             waiting = [step for step in steps if _waits(facts, seen, step, wipe, steps)]
             if waiting and _together(seen, waiting[0], wipe):
                 found.setdefault(wipe.zero, []).append((wipe, waiting))

@@ -130,7 +130,7 @@ def _read_later(found: Stale, goes_on: bool) -> Report:
     return _report(found.held, f"line {{0}} changes it, and {end}", mentions, copied(found.held, goes_on))
 
 
-def _report(held: Held, consequence: str, mentions: tuple[ir.Site, ...], mended: Remedy | NoRemedy) -> Report:
+def _report(held: Held, consequence: str, mentions: tuple[ir.Site, ...], mended: Remedy | NoRemedy | None) -> Report:
     value, module = held.origin.value, held.module
     same = isinstance(value, ir.Name)
     what = f"is `{module}` itself" if same else f"shares the memory of `{module}`, as `state_dict()` copies nothing"

@@ -98,7 +98,7 @@ class Windows:
     def seen(self, seen: Observations) -> Iterator[Window]:
         """The windows among the steps of one exploration's own function."""
         blocks = {event: block for block in seen.function.blocks for event in block.events}
-        for step, owner in seen.steps:
+        for step, owner in seen.steps_in_order:
             if step not in blocks:
                 continue
             backwards = tuple(backward for backward, owners in seen.claims.items() if owner in owners)
