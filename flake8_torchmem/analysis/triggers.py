@@ -25,7 +25,7 @@ def _all(*patterns: str) -> str:
 LOADERS = r"DataLoader|\bbatch_size\s*=|\bfor\b[^\n]*\bin\b[^\n]*(?i:loader|\bdl\b)"
 
 # Rules that look at what the data sets of a loader do, on a device or not.
-READ_DATA_SETS = frozenset({"TM302", "TM305", "TM307"})
+READ_DATA_SETS = frozenset({"TM302", "TM303", "TM305", "TM307"})
 
 # Code to a pattern, searched in the text of one function, method or statement of the module.
 WORDS: dict[str, str] = {

@@ -47,7 +47,7 @@ def train(model, dataset, optimizer, criterion):
 ## What it stays silent on
 
 - any `pin_memory` in writing, `pin_memory=False` too, and arguments that are spread into the call and may hold it
-- samples that are made on a device: pinning them raises
+- samples that are made on a device, or hold what a call made before, as embeddings do: pinning what lies on the device raises
 - loaders whose batches go to no device in sight, or to the host, and files that pin by hand
 - loaders that an engine prepares and whose batches it moves: they may hold texts
 

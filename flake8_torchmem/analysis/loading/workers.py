@@ -95,11 +95,45 @@ def _items(function: ir.Function, place: str) -> Iterator[ir.Item]:
 
 def leaves_host(facts: FileFacts, loader: Loader) -> bool:
     """Whether samples may be made on a device: then they can be neither pinned nor made by workers."""
-    return any(
+    moved = any(
         is_transfer(facts, event.call, function) or makes_cuda_tensor(facts, event.call, function) or "device" in event.call.kwargs
         for function in run_in_workers(facts, loader)
         for event in facts.calls(function)
     )
+    return moved or any(True for _ in indexed_on_device(facts, loader)) or _hands_out_results(facts, loader)
+
+
+def _hands_out_results(facts: FileFacts, loader: Loader) -> bool:
+    """Whether samples hold, as it is, what a call has made and the data set was given: embeddings that a model made, on its device."""
+    data = loader.argument("dataset")
+    for made in samples(facts, data, loader.function) if data is not None else ():
+        init = facts.bindings.method(made.cls, "__init__") if isinstance(made, Samples) else None
+        if not isinstance(made, Samples) or init is None or not isinstance(made.made.value, ir.Call):
+            continue
+        given = dict(init.arguments(made.made.value))
+        readers = [method for name in WORKER_METHODS if (method := facts.bindings.method(made.cls, name)) is not None]
+        whole = {path for reader in readers for path in _whole(reader)}
+        for bind in (event for event in init.events() if isinstance(event, ir.Bind) and event.place in whole):
+            arg = given.get(bind.value.path) if isinstance(bind.value, ir.Name) else None
+            if arg is not None and _is_result(facts, arg, made.made.function):
+                return True
+    return False
+
+
+def _whole(function: ir.Function) -> Iterator[str]:
+    """Paths that go, as they are, into what a function makes."""
+    for event in function.events():
+        value = event.value if isinstance(event, (ir.Bind, ir.Return, ir.Store)) else None
+        for part in value.items if isinstance(value, ir.Seq) else (value,):
+            if isinstance(part, ir.Name):
+                yield part.path
+
+
+def _is_result(facts: FileFacts, arg: ir.Expr, function: ir.Function) -> bool:
+    """Whether a value is what some call gives that may work on tensors."""
+    values = [bind.value for bind in facts.bindings.binds(arg.path, function)] if isinstance(arg, ir.Name) else [arg]
+    calls = (value for value in values if isinstance(value, ir.Call))
+    return any(call.path not in PLAIN_CALLS and call.method not in TEXT_METHODS for call in calls)
 
 
 def cannot_help(facts: FileFacts, loader: Loader) -> bool:

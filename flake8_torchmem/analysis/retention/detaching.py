@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.makers import makers
 from flake8_torchmem.analysis.retention.guarding import without_gradients
 from flake8_torchmem.analysis.retention.recurrence import CELL_FACTORY, Carried, retains
 from flake8_torchmem.remedies import DropArgument, Insert, NoRemedy, Remedy, remedy
@@ -138,8 +139,9 @@ def _form_of_part(bind: ir.Bind, carried: Carried) -> str:
 
 
 def _cell(facts: FileFacts, path: str, function: ir.Function) -> str:
-    """The form of the state of a path that is a recurrent module of torch."""
-    made = [node for bind in facts.bindings.binds(path, function) for node in ir.walk(bind.value) if isinstance(node, ir.Call)]
-    names = {name for node in made if CELL_FACTORY.match(name := torchapi.resolve(node.path or "", node.ctx.file.imports))}
-    forms = {PARTS if "LSTM" in name else TENSOR for name in names}
-    return forms.pop() if len(forms) == 1 else ""
+    """The form of the state of a path that is, or is declared as, a recurrent module of torch."""
+    names = set(makers(facts, path.removesuffix(".forward"), function))
+    cells = {name for name in names if CELL_FACTORY.match(name)}
+    forms = {PARTS if "LSTM" in name else TENSOR for name in cells}
+    others = any(torchapi.MODULE_BASE.search(name) or name in facts.program.classes for name in names - cells)
+    return forms.pop() if len(forms) == 1 and not others else ""
