@@ -17,7 +17,7 @@ from tests.fixes import load
 from tests.running import Result, run
 from tests.samples import BOTH
 
-RETAINED = next(case for case in load() if case.code == "TM206" and case.title == "the argument alone")
+RETAINED = next(case for case in load() if case.code == "TM206" and case.title == "plain training loop")
 OTHER = BOTH.replace("total += loss", "total += loss.item()")  # TM101 alone, whose fix is unsafe
 
 
@@ -65,7 +65,7 @@ def test_the_real_tool_mends_files(tmp_path: Path, jobs: str) -> None:
             (tmp_path / f"{name}{number}.py").write_bytes(RETAINED.before.replace("\n", end).encode())
     (tmp_path / "marked.py").write_bytes(b"\xef\xbb\xbf" + RETAINED.before.encode())
     (tmp_path / "generated.py").write_text("# @" + "generated\n" + RETAINED.before)
-    (tmp_path / "suppressed.py").write_text(RETAINED.before.replace("# why?", "# noqa: TM206"))
+    (tmp_path / "suppressed.py").write_text(RETAINED.before.replace("=True)", "=True)  # noqa: TM206"))
     (tmp_path / "broken.py").write_text("def train(:\n")
     result = codemod("flake8_torchmem.codemods.RetainGraph", ".", "-j", jobs, "--hide-progress", cwd=tmp_path)
     for name, end in ends.items():
@@ -83,7 +83,7 @@ def test_the_real_tool_takes_standard_input_and_shows_differences(tmp_path: Path
     assert result.out == RETAINED.after + "\n"  # the tool's own last line end
     (tmp_path / "train.py").write_text(RETAINED.before)
     shown = codemod("flake8_torchmem.codemods.RetainGraph", "train.py", "-u", "1", "--hide-progress", cwd=tmp_path)
-    assert "-        loss.backward(retain_graph=True)  # why?" in shown.out
+    assert "-        loss.backward(retain_graph=True)" in shown.out
     assert (tmp_path / "train.py").read_text() == RETAINED.before
 
 

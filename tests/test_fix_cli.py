@@ -102,7 +102,8 @@ def test_json_says_what_was_fixed_and_left(tmp_path: Path) -> None:
 def test_only_what_is_selected_is_mended(tmp_path: Path) -> None:
     (tmp_path / "both.py").write_text(BOTH)
     torchmem("fix", "both.py", "--unsafe-fixes", "--select", "TM101", cwd=tmp_path)
-    assert (tmp_path / "both.py").read_text() == LEAKY
+    cleared = "        optimizer.zero_grad()\n        loss.backward()\n"
+    assert (tmp_path / "both.py").read_text() == BOTH.replace("        loss.backward()\n", cleared)
     unknown = torchmem("fix", "both.py", "--select", "TM999", cwd=tmp_path)
     assert unknown.status == 2
     assert "TM999" in unknown.err

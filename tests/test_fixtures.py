@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from flake8_torchmem import fix_source
 from flake8_torchmem.analysis.engine import check_text
 from flake8_torchmem.catalogue import catalogue
+from flake8_torchmem.model import Safety
 from flake8_torchmem.rules import rule_modules
+from flake8_torchmem.settings import Settings
 from tests.cases import expected
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FOLDERS = sorted(path for path in FIXTURES.iterdir() if path.is_dir() and path.name.startswith("TM"))
 DEFAULT = frozenset(code for code, rule in catalogue().items() if rule.default)
+MARK = re.compile(r"  # expect: [\w, ]+$", re.M)
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.S)
 
 
@@ -30,6 +34,20 @@ def test_fixture(folder: Path, name: str) -> None:
     marks = expected(source)
     assert bool(marks) == (name == "bad.py")
     assert found(source, folder.name[:5]) == marks
+
+
+FIXABLE = [folder for folder in FOLDERS if catalogue()[folder.name[:5]].safety is not Safety.DISPLAY]
+
+
+@pytest.mark.parametrize("folder", FIXABLE, ids=lambda path: path.name)
+def test_the_fix_makes_fixed_of_bad(folder: Path) -> None:
+    code = folder.name[:5]
+    bad, wanted = ((folder / name).read_text(encoding="utf-8") for name in ("bad.py", "fixed.py"))
+    outcome = fix_source(bad, settings=Settings(select=(code,)), unsafe=True)
+    assert MARK.sub("", outcome.document.text) == wanted
+    assert not outcome.left
+    again = fix_source(outcome.document.text, settings=Settings(select=(code,)), unsafe=True)
+    assert again.document.text == outcome.document.text
 
 
 @pytest.mark.parametrize("code", rule_modules())

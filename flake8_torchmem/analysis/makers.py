@@ -65,6 +65,6 @@ def _called(facts: FileFacts, value: ir.Expr, function: ir.Function, hops: int) 
             return
     if isinstance(value, ir.Op) and value.op in ("if", "or"):
         for arm in value.args[-2:]:
-            yield from _makes(facts, arm, function, hops)
+            yield from _called(facts, arm, function, hops)
     if isinstance(value, ir.Name):
         yield value, function
