@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from heapq import heappop, heappush
 from typing import TypeVar
 
 from flake8_torchmem.analysis.ir import Block, Edge, Event, Function
@@ -105,17 +106,22 @@ def solve(entry: Block, initial: J, transfer: Callable[[Block, J], J], join: Cal
         join: the joined state, and whether it differs from the first argument.
     """
     before: dict[int, J] = {entry.index: initial}
-    work = deque([entry])
+    # Blocks are numbered as they stand in the source: what comes first is settled first.
+    work, blocks = [entry.index], {entry.index: entry}
+    waiting = {entry.index}
     while work:
-        block = work.popleft()
+        index = heappop(work)
+        waiting.discard(index)
+        block = blocks[index]
         after = transfer(block, before[block.index])
         for edge in block.edges:
             index = edge.target.index
             if index not in before:
-                before[index] = after
-                work.append(edge.target)
-                continue
-            before[index], changed = join(before[index], after)
-            if changed and edge.target not in work:
-                work.append(edge.target)
+                before[index], changed = after, True
+            else:
+                before[index], changed = join(before[index], after)
+            if changed and index not in waiting:
+                waiting.add(index)
+                blocks[index] = edge.target
+                heappush(work, index)
     return before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.flow import solve
 
 Env = Mapping[str, frozenset[ir.Bind]]
@@ -19,6 +19,12 @@ class Reaching:
 
     def __init__(self, function: ir.Function) -> None:
         self.function = function
+        # What hangs on a place: a binding of the place hides it.
+        self.inner: dict[str, set[str]] = {}
+        for event in function.events():
+            if isinstance(event, ir.Bind):
+                for prefix in paths.prefixes(event.place):
+                    self.inner.setdefault(prefix, set()).add(event.place)
         self.at: dict[ir.Event, Env] = {}
         nothing: Env = {}
         self.entry = solve(function.blocks[0], nothing, self._after, _join)
@@ -26,7 +32,8 @@ class Reaching:
             env: Env = self.entry.get(block.index, nothing)
             for event in block.events:
                 self.at[event] = env
-                env = _bound(env, event)
+                if isinstance(event, ir.Bind):
+                    env = self._bound(dict(env), event)
 
     def rebound(self, loop: ir.Loop) -> dict[ir.Event, frozenset[str]]:
         """For each event that a turn of the loop leads to: places that have surely been bound since the turn began."""
@@ -43,20 +50,18 @@ class Reaching:
         return found
 
     def _after(self, block: ir.Block, env: Env) -> Env:
-        for event in block.events:
-            env = _bound(env, event)
-        return env
+        binds = [event for event in block.events if isinstance(event, ir.Bind)]
+        after = dict(env) if binds else env
+        for event in binds:
+            after = self._bound(after, event)  # type: ignore[arg-type]
+        return after
 
-
-def _bound(env: Env, event: ir.Event) -> Env:
-    """The environment after an event: a binding hides what hung on the old value."""
-    if not isinstance(event, ir.Bind):
+    def _bound(self, env: dict[str, frozenset[ir.Bind]], event: ir.Bind) -> dict[str, frozenset[ir.Bind]]:
+        """The environment after a binding: it hides what hung on the old value. The given one is changed."""
+        for path in self.inner[event.place]:
+            env.pop(path, None)
+        env[event.place] = frozenset((event,))
         return env
-    place = event.place
-    inner = (f"{place}.", f"{place}[")
-    after = {path: binds for path, binds in env.items() if not path.startswith(inner)}
-    after[place] = frozenset((event,))
-    return after
 
 
 def _places(events: list[ir.Event]) -> frozenset[str]:
@@ -64,7 +69,9 @@ def _places(events: list[ir.Event]) -> frozenset[str]:
 
 
 def _join(first: Env, second: Env) -> tuple[Env, bool]:
-    merged = dict(first)
-    for path, binds in second.items():
-        merged[path] = merged.get(path, frozenset()) | binds
-    return merged, any(merged[path] != first.get(path) for path in second)
+    """Most joins bring nothing new, and cost no copy."""
+    if first is second:
+        return first, False
+    nothing: frozenset[ir.Bind] = frozenset()
+    fresh = {path: binds for path, binds in second.items() if (known := first.get(path, nothing)) is not binds and not binds <= known}
+    return ({**first, **{path: first.get(path, nothing) | binds for path, binds in fresh.items()}}, True) if fresh else (first, False)
