@@ -253,7 +253,7 @@ def test_a_caller_that_appears_counts(folder: Path, kept: Path) -> None:
 
 def test_a_search_is_answered_by_the_files_that_hold_the_words(folder: Path) -> None:
     def answer() -> bytes:
-        return Disk(searched=1_000).answers([("search", "evaluate\0lib")], str(folder))
+        return Disk(searched=1_000, digesting=True).answers([("search", "evaluate\0lib")], str(folder))
 
     write(folder, {"a.py": "lib.evaluate()", "b.py": "evaluate()", "c/d.py": ""})
     before = answer()

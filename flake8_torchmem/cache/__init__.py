@@ -70,6 +70,7 @@ class Cache:
         self.settings = settings
         self.project = project
         self.disk = project.disk if project else Disk(searched=0)
+        self.disk.digesting = True
         limits = repr(project.limits) if project else "alone"
         self.beforehand = "\0".join([program, limits, *sorted(settings.enabled_codes())])
 

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from flake8_torchmem.source import SourceError, decode
 
@@ -56,12 +55,14 @@ class Disk:
     Attributes:
         searched: bytes of a project that are searched at most.
         trace: of what is being computed.
-        steady: whether every file was the same whenever it was read.
+        steady: whether every file was the same whenever it was read, as far as that was looked at.
+        digesting: look at that, and be able to give answers; set before anything is read.
     """
 
     searched: int
     trace: Trace = field(default_factory=Trace)
     steady: bool = True
+    digesting: bool = False
     _folders: dict[str, Folder] = field(default_factory=dict)
     _digests: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     _real: dict[str, str] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class Disk:
             asked: in the order that counts.
             root: the project's folder.
         """
-        return sha256(b"".join(self._answer(question, root) for question in asked)).digest()
+        return _sha256(b"".join(self._answer(question, root) for question in asked))
 
     def _answer(self, question: Question, root: str) -> bytes:
         key = (*question, root)
@@ -115,7 +116,7 @@ class Disk:
             else:
                 # Digests of what was read first: that is what an analysis has seen, should a file change meanwhile.
                 found = ((inner, self._digests[TEXT, inner, root]) for inner, _ in self._search(root, path.split("\0")))
-                self._digests[key] = sha256(b"".join(_digest(inner.removeprefix(root)) + digest for inner, digest in found)).digest()
+                self._digests[key] = _sha256(b"".join(_digest(inner.removeprefix(root)) + digest for inner, digest in found))
         return self._digests[key]
 
     def _search(self, root: str, words: Iterable[str]) -> Iterator[tuple[str, bytes]]:
@@ -153,9 +154,10 @@ class Disk:
                     data = file.read()
         except (OSError, ValueError):
             data = b""
-        digest = sha256(data).digest()
-        if self._digests.setdefault((TEXT, path, root), digest) != digest:
-            self.steady = False
+        if self.digesting:
+            digest = _sha256(data)
+            if self._digests.setdefault((TEXT, path, root), digest) != digest:
+                self.steady = False
         return data
 
     def _is_inside(self, path: str, root: str) -> bool:
@@ -196,4 +198,10 @@ def _decoded(data: bytes) -> str:
 
 
 def _digest(text: str) -> bytes:
-    return sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return _sha256(text.encode("utf-8", "surrogatepass"))
+
+
+def _sha256(data: bytes) -> bytes:
+    from hashlib import sha256  # it brings OpenSSL along, which no run without a cache should pay for
+
+    return sha256(data).digest()
