@@ -109,7 +109,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
-    chosen = {unit for unit in chosen if _shallow(unit.node)}
+    chosen = {unit for unit in chosen if _shallow(unit)}
     return _selection(tree, [unit for unit in units if unit in chosen], *imports(tree)) if chosen else None
 
 
@@ -124,7 +124,7 @@ def everything(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection 
     if select(text, tree, codes) is None:
         return None
     chosen = (unit for unit in units_of(tree, text) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
-    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit.node)], *imports(tree))
+    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit)], *imports(tree))
 
 
 def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection:
@@ -135,7 +135,7 @@ def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection
         tree: its syntax tree.
         pattern: searched in the text of each.
     """
-    units = [unit for unit in units_of(tree, text) if pattern.search(unit.text) and _shallow(unit.node)]
+    units = [unit for unit in units_of(tree, text) if pattern.search(unit.text) and _shallow(unit)]
     return _selection(tree, units, *imports(tree))
 
 
@@ -147,7 +147,7 @@ def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
         tree: of the piece, its lines numbered as in the file.
         names: what names of the file stand for.
     """
-    units = [unit for unit in units_of(tree, text) if _is_looked_at(unit) and _shallow(unit.node)]
+    units = [unit for unit in units_of(tree, text) if _is_looked_at(unit) and _shallow(unit)]
     return _selection(tree, units, names, {})
 
 
@@ -296,9 +296,10 @@ def _context(unit: Unit, chosen: set[Unit]) -> bool:
     if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT:
         return False
     if not BINDS.search(unit.text):
-        name = _number(unit.node)
-        return name is not None and any(name in other.text for other in chosen)
-    if isinstance(unit.node, (ast.Assign, ast.AnnAssign)) or torchapi.GRAD_SWITCH in unit.text or "requires_grad" in unit.text:
+        names = [name for node in (unit.node, *unit.rest) if (name := _number(node)) is not None]
+        return any(name in other.text for other in chosen for name in names)
+    binds = any(isinstance(node, (ast.Assign, ast.AnnAssign)) for node in (unit.node, *unit.rest))
+    if binds or torchapi.GRAD_SWITCH in unit.text or "requires_grad" in unit.text:
         return True
     if isinstance(unit.node, ast.Expr):
         return any(not other.name for other in chosen)
@@ -313,12 +314,12 @@ def _number(node: ast.stmt) -> str | None:
     return target.id if isinstance(target, ast.Name) else None
 
 
-def _shallow(node: ast.AST) -> bool:
+def _shallow(unit: Unit) -> bool:
     """Whether no expression is nested deeply: libcst takes quadratic time on those, and crashes on more.
 
     A level takes at least two characters, so what is short cannot be deep.
     """
-    statements = [node]
+    statements: list[ast.AST] = [unit.node, *unit.rest]
     while statements:
         for child in ast.iter_child_nodes(statements.pop()):
             if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
@@ -348,7 +349,7 @@ def _selection(tree: ast.Module, units: list[Unit], names: dict[str, str], relat
     body: list[ast.stmt] = []
     for unit in sorted(units, key=lambda unit: bool(unit.name)):
         if unit.cls is None:
-            body.append(unit.node)
+            body += [unit.node, *unit.rest]
             ranges.append([(unit.first, unit.end)])
             continue
         header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])

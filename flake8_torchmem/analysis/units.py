@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +25,7 @@ LOOPS = (ast.For, ast.AsyncFor, ast.While, *COMPREHENSIONS)
 
 @dataclass(eq=False)
 class Unit:
-    """A definition or module-level statement: its lines [first, end), name, enclosing class, and text.
+    """A definition or module-level statement, with others on its lines: the lines [first, end), name, enclosing class, and text.
 
     The text is what runs: without docstring and comments, which are full of words that mean nothing.
     """
@@ -37,6 +36,7 @@ class Unit:
     first: int
     end: int
     text: str
+    rest: tuple[ast.stmt, ...] = ()
 
     @cached_property
     def called(self) -> set[str]:
@@ -48,7 +48,8 @@ class Unit:
         """Its loops and comprehensions."""
         if "for" not in self.text and "while" not in self.text:
             return ()
-        return tuple(node for node in (self.node, *descendants(self.node)) if isinstance(node, LOOPS))
+        nodes = (self.node, *self.rest)
+        return tuple(node for each in nodes for node in (each, *descendants(each)) if isinstance(node, LOOPS))
 
     @cached_property
     def loop_words(self) -> frozenset[str]:
@@ -101,26 +102,36 @@ def descendants(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def units_of(tree: ast.Module, text: str) -> Iterator[Unit]:
-    """Definitions and statements that have their lines to themselves: a slice is made of whole lines."""
+    """Definitions and statements; those that share a line make one unit, as a slice is made of whole lines."""
     lines = [_code(line) if "#" in line else line for line in text.split("\n")]
-    starts = Counter(node.lineno for node in tree.body)
-    ends = {node.end_lineno for node in tree.body if node.end_lineno != node.lineno}
-    for node in tree.body:
-        if starts[node.lineno] > 1 or node.lineno in ends or (node.end_lineno != node.lineno and node.end_lineno in starts):
-            continue
+    for node, *rest in _by_lines(tree.body):
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
                     yield _unit(method, node, lines)
-        elif not isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield _unit(node, None, lines)
+        elif rest or not isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield _unit(node, None, lines, tuple(rest))
 
 
-def _unit(node: ast.stmt, cls: ast.ClassDef | None, lines: list[str]) -> Unit:
+def _by_lines(body: list[ast.stmt]) -> Iterator[list[ast.stmt]]:
+    """Statements together with those that begin on the line where they end: `a = 1; b = 2`."""
+    group: list[ast.stmt] = []
+    for node in body:
+        if group and node.lineno > (group[-1].end_lineno or group[-1].lineno):
+            yield group
+            group = []
+        group.append(node)
+    if group:
+        yield group
+
+
+def _unit(node: ast.stmt, cls: ast.ClassDef | None, lines: list[str], rest: tuple[ast.stmt, ...] = ()) -> Unit:
     first = first_line(node)
-    end = (node.end_lineno or node.lineno) + 1
+    last = rest[-1] if rest else node
+    end = (last.end_lineno or last.lineno) + 1
     before, after = _docstring(node) or (end, end)
-    return Unit(node, getattr(node, "name", ""), cls, first, end, "\n".join(lines[first - 1 : before - 1] + lines[after - 1 : end - 1]))
+    code = "\n".join(lines[first - 1 : before - 1] + lines[after - 1 : end - 1])
+    return Unit(node, getattr(node, "name", ""), cls, first, end, code, rest)
 
 
 def first_line(node: ast.stmt) -> int:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from flake8_torchmem.fixes.document import Document, overlap
 from flake8_torchmem.fixes.names import idle, without_imports
-from flake8_torchmem.fixes.plan import Planned, plan, safety_of
+from flake8_torchmem.fixes.plan import BY_HAND, Planned, plan, safety_of
 from flake8_torchmem.fixes.syntax import Refused, Syntax
 from flake8_torchmem.model import Finding, Safety
+from flake8_torchmem.remedies import Decorate, Guard, NoRemedy, Remedy
 
 MAX_ROUNDS = 10
 MAX_CONSEQUENCES = 3
@@ -126,8 +127,10 @@ class Rounds:
     def _made(
         self, document: Document, findings: Sequence[Finding], planned: Sequence[Planned]
     ) -> tuple[Document, list[Finding], list[Planned]] | None:
-        """All of the fixes at once; where that brings a finding, the first one that does well alone."""
-        tries = [list(planned), *([each] for each in planned if len(planned) > 1)]
+        """Guards first, as what they guard may need nothing more; else all at once; else the first one that does well alone."""
+        guards = [each for each in planned if _guards(each)]
+        first = [guards] if 0 < len(guards) < len(planned) else []
+        tries = [*first, list(planned), *([each] for each in planned if len(planned) > 1)]
         return next((made for made in (self._tried(document, findings, attempt) for attempt in tries) if made is not None), None)
 
     def _tried(
@@ -199,6 +202,12 @@ class Rounds:
         return finding.code, text, next((index for index, other in enumerate(alike) if other is finding), 0)
 
 
+def _guards(planned: Planned) -> bool:
+    """Whether a fix turns gradients off for what stands there already."""
+    actions = planned.finding.remedy.actions if isinstance(planned.finding.remedy, Remedy) else ()
+    return any(isinstance(action, (Guard, Decorate)) for action in actions)
+
+
 def _without(findings: Sequence[Finding], others: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if all(finding is not other for other in others)]
 
@@ -211,9 +220,6 @@ def _complaint(come: Finding, codes: Sequence[str]) -> str:
 
 def _why(finding: Finding, allowed: frozenset[Safety]) -> str:
     """Why a finding was not even tried."""
-    from flake8_torchmem.fixes.plan import BY_HAND
-    from flake8_torchmem.remedies import NoRemedy, Remedy
-
     if isinstance(finding.remedy, NoRemedy):
         return finding.remedy.reason
     if isinstance(finding.remedy, Remedy):

@@ -52,8 +52,8 @@ def evaluate(model, loader, criterion):
 - `no_grad`, `inference_mode` or `set_grad_enabled` as decorator, around the loop, in its body or in every caller
 - a project's own decorator that guards
 - loops that back-propagate, here or from what they return: training, saliency, adversarial examples, one backward after the loop
-- models whose parameters are frozen, tests, and hooks of frameworks that turn gradients off by themselves
-- a loop that trains, with an additional forward in it
+- a loop that trains, with an additional forward in it; models that are frozen, or take gradients in their own `forward`
+- tests, and hooks of frameworks that turn gradients off by themselves
 
 ## Fix safety
 
@@ -82,6 +82,7 @@ from flake8_torchmem.analysis.retention.evaluation import (
     forwards,
     goes_over_data,
     mode_before,
+    model_takes_gradients,
     needs_gradients,
     predicts_per_call,
     proves_no_grad,
@@ -109,7 +110,7 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """The first forward of every loop that evaluates with gradients on."""
-    for function in facts.functions:
+    for function in facts.functions if not model_takes_gradients(facts) else ():
         if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or needs_gradients(facts, function):
             continue
         if proves_no_grad(facts, function):

@@ -149,6 +149,9 @@ def clipped(found: Misplaced, clipping: Clipping) -> Remedy | NoRemedy:
         others = [other for other in clipping.clips if other in set(clipping.before(step)) and not _between(other, clip, clipping)]
         first, last = others[0], others[-1]
         return remedy(Insert(unscale, _outside(first, step), beside=last.site if last is not first else None))
+    down = found.cause if found.kind == "scaled" else step if found.kind == "early" else None
+    if down is not None and _is_read(clip, down, clipping):
+        return NoRemedy("its result is used before the place where it belongs")
     if found.kind == "scaled" and found.cause is not None:
         return remedy(Move(clip.site, found.cause.site, beside=clip.site, whole=True))
     following = [other for other in clipping.steps if other in clipping.after(clip)]
@@ -192,6 +195,19 @@ def _between(other: ir.Event, clip: ir.Event, clipping: Clipping) -> bool:
 def _outside(clip: ir.Event, step: ir.Step) -> ir.Site:
     """The clip, or the loop over parameters that it is in."""
     return next((loop.site for loop in clip.ctx.loops if loop not in step.ctx.loops and loop.site is not None), clip.site)
+
+
+def _is_read(clip: ir.Event, end: ir.Event, clipping: Clipping) -> bool:
+    """Whether what the clip gives is read before an event further down."""
+    events = list(clipping.events)
+    own = [event for event in events if event.site.mark is clip.site.mark]
+    bound = {paths.root(event.place) for event in own if isinstance(event, (ir.Bind, ir.Store))}
+    between = [event for event in events[events.index(clip) : events.index(end)] if event not in own]
+    tests = (
+        cond for event in (*between, end) for cond, _, _ in event.ctx.conds if all(cond is not other for other, _, _ in clip.ctx.conds)
+    )
+    read = {path for event in between for path in ir.reads(event)} | {path for test in tests for path in ir.names(test)}
+    return any(paths.root(path) in bound for path in read)
 
 
 def _needs(clip: ir.Event, step: ir.Step, clipping: Clipping) -> bool:

@@ -12,6 +12,7 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.makers import makers
 from flake8_torchmem.analysis.retention.guarding import without_gradients
 from flake8_torchmem.analysis.retention.recurrence import CELL_FACTORY, Carried, retains
+from flake8_torchmem.analysis.retention.recurrent_forms import is_nested, returned
 from flake8_torchmem.remedies import DropArgument, Insert, NoRemedy, Remedy, remedy
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def detached(facts: FileFacts, function: ir.Function, carried: Carried) -> Remed
     firsts = {state: list(_firsts(facts, function, state, carried)) for state in states}
     if any(isinstance(part, ir.Seq) for first in itertools.chain(*firsts.values()) for part in ir.parts(first)):
         return NoRemedy("the state is a tuple of tuples")
+    seen = [value for state in states for value in itertools.chain(firsts[state], returned(facts, function, state, carried))]
+    if any(is_nested(value) for value in seen):
+        return NoRemedy("the state is more than a tensor or a tuple of some")
     begun = all(_is_bound(facts, function, state, carried) for state in states)
     if not begun and (carried.loop is None or carried.event.ctx.loops[-1] is not carried.loop):
         return NoRemedy("the state is not there yet when the first turn begins")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import carriers
+from flake8_torchmem.analysis.retention.handed_back import trained_by_callers
 from flake8_torchmem.analysis.values import PLAIN, Kind
 
 if TYPE_CHECKING:
@@ -261,6 +262,15 @@ def takes_gradients(facts: FileFacts, function: ir.Function) -> bool:
     return False
 
 
+def model_takes_gradients(facts: FileFacts) -> bool:
+    """Whether a model in sight takes gradients in its own forward, as forces are those of an energy: it does not run without."""
+    for cls in facts.program.classes.values():
+        forward = cls.methods.get("forward") if facts.evidence.module_class(cls.full) else None
+        if forward is not None and any(takes_gradients(facts, reached) for reached in facts.summaries.reached(forward)):
+            return True
+    return False
+
+
 def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
     """Whether gradients are taken of something: of the input, by `autograd.grad`, or by a caller that trains on the result."""
     if takes_gradients(facts, function):
@@ -269,4 +279,6 @@ def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
         isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
     )
     callers = (caller for caller, _ in facts.summaries.callers().get(function, ()))
-    return returns and any(facts.summaries.back_propagates(caller) for caller in callers)
+    if returns and any(facts.summaries.back_propagates(caller) for caller in callers):
+        return True
+    return returns_graph(facts, function) and trained_by_callers(facts, function)

@@ -30,6 +30,7 @@ TAKES_NUMBERS = re.compile(
 OF_DICTS_TOO = frozenset("to cuda values items half float split index_select expand repeat type_as max min t norm backward".split())
 SHOWS = (torchapi.OF_TENSORS | torchapi.TENSOR_METHODS | {"item", "size", "dim", "argmax", "numel", "backward"}) - OF_DICTS_TOO
 ARITHMETIC = frozenset({"+", "-", "*", "/", "//", "**", "%", "neg", "pos"})
+ITEM = re.compile(r"(?:\[(?:'[^']*'|[^\]'])*\])+")
 
 
 class Use(Enum):
@@ -193,8 +194,7 @@ class LaterUses:
             return Holds.BOX
         if not path.startswith((f"{place}.", f"{place}[")):
             return Holds.NO
-        rest = path[len(place) :]
-        if holds is Holds.BOX and rest.startswith("["):
+        if holds is Holds.BOX and ITEM.fullmatch(path[len(place) :]):
             return Holds.VALUE
         self.uses.add(Use.TENSOR)
         return Holds.NO

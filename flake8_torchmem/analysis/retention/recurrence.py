@@ -83,14 +83,14 @@ class Recurrence:
             return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not self._cuts(callee)
         func = call.receiver if call.method == "forward" and call.receiver is not None else call.func
         known = self.facts.values(self.function).at(func, event) is Kind.MODULE or CELL_NAME.search(torchapi.last(call.path or ""))
-        return bool(known) and not any(forward is not None and self._cuts(forward) for forward in self._forwards(_model_of(call)))
+        return bool(known) and not any(forward is not None and self._cuts(forward) for forward in self.forwards(model_of(call)))
 
     def _in_sight(self, call: ir.Call) -> bool:
         """Whether what the model does with the state can be seen."""
         callee = self.facts.bindings.callee(call, self.function)
-        return callee is not None or any(True for _ in self._forwards(_model_of(call)))
+        return callee is not None or any(True for _ in self.forwards(model_of(call)))
 
-    def _forwards(self, path: str) -> Iterator[ir.Function | None]:
+    def forwards(self, path: str) -> Iterator[ir.Function | None]:
         """What runs when a model is called, as what makes it shows; None for what detaches nothing."""
         known = self.facts.bindings.class_of(path, self.function)
         for name in (known.full if known is not None else "", *makers(self.facts, path, self.function)):
@@ -288,7 +288,7 @@ def _operands(call: ir.Call) -> list[str]:
     return [path for arg in call.operands for path in _same(arg)]
 
 
-def _model_of(call: ir.Call) -> str:
+def model_of(call: ir.Call) -> str:
     """The path of the model that a call runs."""
     return (call.path or "").removesuffix(".forward")
 

@@ -96,9 +96,20 @@ def _carried(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> 
     if not backward.ctx.loops:
         return False
     loop = backward.ctx.loops[-1]
+    if any(_feeds_itself(event) for event in function.events() if set(backward.ctx.loops) & set(event.ctx.loops)):
+        return True
     rebound = facts.evidence.reaching(function).rebound(loop)
     reads = [(event, path) for event in function.events() for path in _reads(event, backward, fed) if event in rebound]
     return any(_is_old(facts, function, event, path, loop, rebound[event]) for event, path in reads)
+
+
+def _feeds_itself(event: ir.Event) -> bool:
+    """`out, states[key] = net(x, states.get(key))`: an entry of a container is made from one."""
+    if not isinstance(event, (ir.Bind, ir.Store)) or not (isinstance(event, ir.Store) or "[" in event.place):
+        return False
+    made = event.value.base if isinstance(event.value, ir.Item) else event.value
+    kept = paths.root(event.place)
+    return isinstance(made, ir.Call) and kept != "self" and any(paths.root(path) == kept for arg in made.operands for path in ir.names(arg))
 
 
 def _resets_state(event: ir.Event) -> bool:

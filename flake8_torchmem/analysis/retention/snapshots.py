@@ -301,10 +301,12 @@ def _kept_over_training(held: Held) -> bool:
 
 
 def _last_turn_only(origin: ir.Event) -> bool:
-    """Whether it is taken in one certain turn: `if epoch == epochs - 1`."""
+    """Whether it is taken in one certain turn: `if epoch == epochs - 1`, not `if phase == "val"` of every epoch."""
+    outer = {target for loop in origin.ctx.loops[:1] for target in loop.targets}
     targets = {target for loop in origin.ctx.loops for target in loop.targets}
     return any(
-        arm and isinstance(node, ir.Op) and node.op == "==" and targets & {path for arg in node.args for path in ir.names(arg)}
+        arm and isinstance(node, ir.Op) and node.op == "==" and {path for arg in node.args for path in ir.names(arg)}
+        & (outer if any(isinstance(arg, ir.Const) and isinstance(arg.value, str) for arg in node.args) else targets)
         and not any(isinstance(inner, ir.Op) and inner.op == "%" for inner in ir.walk(node))
         for cond, arm, _ in origin.ctx.conds
         for node in ir.walk(cond)
