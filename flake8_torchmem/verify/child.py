@@ -1,0 +1,111 @@
+"""The process that runs the code: reads a job from standard input, writes a line of JSON to a file for each thing it has run.
+
+What the program prints goes to this process's own streams, which the parent keeps apart.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TextIO
+
+import torch
+
+from flake8_torchmem.verify.backends import choose
+from flake8_torchmem.verify.probe import Backend, Probe
+from flake8_torchmem.verify.refusal import RefusedError
+from flake8_torchmem.verify.series import Failure, Run
+
+REPEATS = 2
+SEED = 0
+
+
+def main() -> None:
+    """Run one job."""
+    job = json.load(sys.stdin)
+    with open(job["output"], "w", encoding="utf-8") as output:
+        try:
+            backend, why = choose(job["device"])
+        except RefusedError as error:
+            _say(output, {"refused": str(error)})
+            return
+        _say(output, {"device": backend.name, "why": why, "torch": torch.__version__, "exact": backend.exact})
+        KINDS_OF_JOBS[job["kind"]](job, backend, output)
+
+
+def _say(output: TextIO, line: dict[str, Any]) -> None:
+    output.write(json.dumps(line) + "\n")
+    output.flush()
+
+
+def _fixture(job: dict[str, Any], backend: Backend, output: TextIO) -> None:
+    """Each case of a fixture's program, more than once where it is to be repeated."""
+    try:
+        module = load(Path(job["file"]))
+    except BaseException as error:  # noqa: BLE001 - whatever an import does is told, not passed on
+        _say(output, {"import": described(error)})
+        return
+    own = getattr(module, "batches", None)
+    for case in job["cases"]:
+        for repeat in range(job["repeats"]):
+            probe = Probe(backend, nodes=case["effect"] == "host")
+            if own is not None:
+                module.batches = _watched(own, probe)  # type: ignore[attr-defined]
+            run = run_once(lambda name=case["function"]: getattr(module, name)(job["steps"], "cuda"), probe, backend)  # type: ignore[misc]
+            _say(output, {"case": case["function"], "repeat": repeat, "run": run.as_json()})
+
+
+def _watched(own: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
+    return lambda *args, **kwargs: probe.turns(own(*args, **kwargs))
+
+
+def run_once(program: Callable[[], object], probe: Probe, backend: Backend) -> Run:
+    """Run a program under a probe: seeded, with one thread, from a clean heap."""
+    gc.collect()
+    torch.manual_seed(SEED)
+    random.seed(SEED)
+    torch.set_num_threads(1)
+    try:
+        with backend.running(probe):
+            results = program()
+        if isinstance(results, list):
+            probe.run.results = [float(number) for number in results]
+    except BaseException as error:  # noqa: BLE001
+        probe.run.failure = failure_of(error, probe.run)
+    gc.collect()
+    return probe.run
+
+
+def failure_of(error: BaseException, run: Run) -> Failure:
+    """How a run ended."""
+    kind = "out of memory" if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) else type(error).__name__
+    kind = "refused" if isinstance(error, RefusedError) else kind
+    return Failure(kind, described(error), max(len(samples) for samples in run.samples.values()))
+
+
+def described(error: BaseException) -> str:
+    """An exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def load(path: Path) -> ModuleType:
+    """A module from a file, under its own name."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+KINDS_OF_JOBS: dict[str, Callable[[dict[str, Any], Backend, TextIO], None]] = {"fixture": _fixture}
+
+if __name__ == "__main__":
+    main()
