@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import torch
 
 from flake8_torchmem.verify.backends import choose
-from flake8_torchmem.verify.probe import Backend, Probe
+from flake8_torchmem.verify.probe import Backend, EnoughError, Probe
 from flake8_torchmem.verify.refusal import RefusedError
 from flake8_torchmem.verify.series import Failure, Run
 
@@ -29,6 +29,7 @@ SEED = 0
 def main() -> None:
     """Run one job."""
     job = json.load(sys.stdin)
+    _bound(job["memory"])
     with open(job["output"], "w", encoding="utf-8") as output:
         try:
             backend, why = choose(job["device"])
@@ -37,6 +38,17 @@ def main() -> None:
             return
         _say(output, {"device": backend.name, "why": why, "torch": torch.__version__, "exact": backend.exact})
         KINDS_OF_JOBS[job["kind"]](job, backend, output)
+
+
+def _bound(memory: int | None) -> None:
+    """No more than this much memory of the host's; what a driver maps of a device counts for nothing."""
+    if memory is not None:
+        try:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        except (ImportError, ValueError, OSError):  # not on this system
+            return
 
 
 def _say(output: TextIO, line: dict[str, Any]) -> None:
@@ -76,10 +88,33 @@ def run_once(program: Callable[[], object], probe: Probe, backend: Backend) -> R
             results = program()
         if isinstance(results, list):
             probe.run.results = [float(number) for number in results]
+    except EnoughError:
+        pass
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            probe.run.failure = failure_of(error, probe.run)
     except BaseException as error:  # noqa: BLE001
         probe.run.failure = failure_of(error, probe.run)
     gc.collect()
     return probe.run
+
+
+def _script(job: dict[str, Any], backend: Backend, output: TextIO) -> None:
+    """A script, or a module run by `-m`, until it has had its beats."""
+    path = Path(job["path"])
+    main = ModuleType("__main__")
+    main.__file__ = str(path)
+    if job["module"]:
+        main.__package__ = job["module"].rpartition(".")[0]
+        sys.path.insert(0, "")
+    else:
+        sys.path.insert(0, str(path.parent))
+    sys.modules["__main__"] = main
+    sys.argv = [str(path), *job["arguments"]]
+    code = compile(job["source"], str(path), "exec", dont_inherit=True)
+    # A script says its own device; where it asks whether there is one, there is.
+    run = run_once(lambda: exec(code, main.__dict__), Probe(backend, nodes=True, limit=job["beats"]), backend)  # noqa: S102
+    _say(output, {"run": run.as_json()})
 
 
 def failure_of(error: BaseException, run: Run) -> Failure:
@@ -105,7 +140,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-KINDS_OF_JOBS: dict[str, Callable[[dict[str, Any], Backend, TextIO], None]] = {"fixture": _fixture}
+KINDS_OF_JOBS: dict[str, Callable[[dict[str, Any], Backend, TextIO], None]] = {"fixture": _fixture, "script": _script}
 
 if __name__ == "__main__":
     main()

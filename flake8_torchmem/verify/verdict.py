@@ -134,7 +134,9 @@ def _by_cohorts(twins: Twins, kind: str, name: str) -> Verdict:
     figures: dict[str, float | int | str] = {"beats_alive": in_bad, "beats_alive_fixed": in_fixed, "beat": kind}
     if name == "live" and in_bad > 1 - 2 * FLAT and in_fixed <= FLAT:
         share, rest = f"{in_bad:.0%}", f"{in_fixed:.0%}"
-        return Verdict(Finding.CONFIRMED, f"sizes vary; something of {share} of the beats stays alive, in the fixed program of {rest}", figures)
+        return Verdict(
+            Finding.CONFIRMED, f"sizes vary; something of {share} of the beats stays alive, in the fixed program of {rest}", figures
+        )
     return Verdict(Finding.INCONCLUSIVE, "the series has no period", figures, too_few=True)
 
 
@@ -176,7 +178,9 @@ def _gradients(twins: Twins) -> Verdict:
         first, last = differ[0], len(bad) - 1
         figures |= {"first_step": first + 1, "norm": norms[0][last], "norm_fixed": norms[1][last]}
         times = f", {norms[0][last] / norms[1][last]:.2f} times as long at the last" if norms[1][last] else ""
-        return Verdict(Finding.CONFIRMED, f"{len(differ)} of {len(bad)} steps use other gradients, from step {first + 1} on{times}", figures)
+        return Verdict(
+            Finding.CONFIRMED, f"{len(differ)} of {len(bad)} steps use other gradients, from step {first + 1} on{times}", figures
+        )
     if bad == fixed and twins.bad.results == twins.fixed.results:
         return Verdict(Finding.REFUTED, f"the gradients of all {len(bad)} steps are the same to the last bit", figures)
     return _results(twins) if bad == fixed else Verdict(Finding.INCONCLUSIVE, "the gradients differ in their last bits alone", figures)
