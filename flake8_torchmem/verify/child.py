@@ -68,8 +68,8 @@ def _fixture(job: dict[str, Any], backend: Backend, output: TextIO) -> None:
         for repeat in range(job["repeats"]):
             probe = Probe(backend, nodes=case["effect"] == "host")
             if own is not None:
-                module.batches = _watched(own, probe)  # type: ignore[attr-defined]
-            run = run_once(lambda name=case["function"]: getattr(module, name)(job["steps"], "cuda"), probe, backend)  # type: ignore[misc]
+                module.batches = _watched(own, probe)
+            run = run_once(lambda name=case["function"]: getattr(module, name)(job["steps"], "cuda"), probe, backend)
             _say(output, {"case": case["function"], "repeat": repeat, "run": run.as_json()})
 
 

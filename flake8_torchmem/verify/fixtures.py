@@ -181,7 +181,8 @@ class _Judged:
         for name, wanted in (("bad", 2), ("fixed", 1)):
             if len(runs[name]) < wanted:
                 return Verdict(Finding.INCONCLUSIVE, f"{name}.py: {_cause(outcomes[name])}")
-        twins = Twins(*runs["bad"], runs["fixed"][0], self.report.device == "virtual", MEASURES[self.report.device])
+        bad, again = runs["bad"]
+        twins = Twins(bad, again, runs["fixed"][0], self.report.device == "virtual", MEASURES[self.report.device])
         return judge(case.effect, twins)
 
 

@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 
@@ -22,8 +23,14 @@ OWN = (torch.__path__[0], __file__.rpartition("/")[0])
 
 @dataclass
 class Block:
-    """One storage: bytes, the line of the program (file, number) that made it, whether that was within a module's forward, and after how many
-    beats of each kind."""
+    """One storage.
+
+    Attributes:
+        size: bytes.
+        line: of the program that made it: file, number.
+        in_forward: made while a module was called.
+        born: how many beats of each kind had ended by then.
+    """
 
     size: int
     line: Line | None
@@ -119,10 +126,11 @@ class Ledger:
 
 
 def _has_storage(tensor: torch.Tensor) -> bool:
-    return tensor.layout == torch.strided and tensor.device.type not in ("meta",)
+    return tensor.layout == torch.strided and tensor.device.type != "meta"
 
 
 def key_of(tensor: torch.Tensor) -> int:
+    """What a tensor's storage is known by while it lives; 0 if it has none."""
     try:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse, nested or functional tensors have none
@@ -131,10 +139,10 @@ def key_of(tensor: torch.Tensor) -> int:
 
 def _line() -> Line | None:
     """The innermost line that is neither PyTorch's nor this package's."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(OWN) and not name.startswith("<"):
             return name, frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None

@@ -13,9 +13,12 @@ from flake8_torchmem.verify.fixtures import Report, Row
 from flake8_torchmem.verify.series import KINDS, Run
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --paper: #ffffff; --line: #d9dde1; --ok: #18794e; --no: #c62a2f; --open: #8a6100; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --paper: #15181b; --line: #33393f; --ok: #5bd19a; --no: #ff8589; --open: #f0c14b; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; --ink: #1c2024; --paper: #ffffff; --line: #d9dde1;
+  --ok: #18794e; --no: #c62a2f; --open: #8a6100; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8ea; --paper: #15181b; --line: #33393f; --ok: #5bd19a; --no: #ff8589; --open: #f0c14b; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; }
 tr + tr td { border-top: 1px solid var(--line); }

@@ -139,7 +139,7 @@ class _Runs:
     def figures(self, document: Document, keep: bool = False) -> Figures | None:
         """One run; None if it did not get to its beats. The failure of the one to `keep` is the report's."""
         script = self.script
-        job = {"kind": "script", "path": str(script.path.resolve()), "source": document.normal, "module": script.module}
+        job: dict[str, object] = {"kind": "script", "path": str(script.path.resolve()), "source": document.normal, "module": script.module}
         job |= {"arguments": list(script.arguments), "beats": script.beats, "device": self.device}
         outcome = run_job(job, self.limits, cwd=Path.cwd(), own_environment=True)
         self.progress()
@@ -221,7 +221,17 @@ def as_json(report: ScriptReport, memory: int) -> str:
         {"code": cost.finding.code, "line": cost.finding.span.line, "fixed": figures(cost.fixed), "reason": cost.reason}
         for cost in report.costs
     ]
-    document = {"path": str(report.script.path), "device": report.device, "device_reason": report.why, "torch": report.torch}
-    document2 = {"now": figures(report.now), "all_fixed": figures(report.all_fixed), "findings": costs, "failure": report.failure}
-    lines = [{"file": file, "line": line, "bytes": size} for file, line, size in report.lines]
-    return json.dumps({**document, **document2, "lines": lines, "categories": report.categories, "gpu_memory": memory}, indent=2)
+    document = {
+        "path": str(report.script.path),
+        "device": report.device,
+        "device_reason": report.why,
+        "torch": report.torch,
+        "now": figures(report.now),
+        "all_fixed": figures(report.all_fixed),
+        "findings": costs,
+        "lines": [{"file": file, "line": line, "bytes": size} for file, line, size in report.lines],
+        "categories": report.categories,
+        "gpu_memory": memory,
+        "failure": report.failure,
+    }
+    return json.dumps(document, indent=2)

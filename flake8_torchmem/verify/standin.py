@@ -105,7 +105,7 @@ class _Generator(torch.Generator):
     """Numbers of the device are those of the CPU."""
 
     def __new__(cls, device: object = "cpu") -> _Generator:
-        return super().__new__(cls, "cpu" if names_device(device) else device)  # type: ignore[call-arg]
+        return super().__new__(cls, "cpu" if names_device(device) else device)
 
 
 def _registry() -> list[Any]:

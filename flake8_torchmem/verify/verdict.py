@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from statistics import median, quantiles
 
 from flake8_torchmem.verify.series import KINDS, Run, Sample
@@ -203,7 +204,7 @@ def _time(twins: Twins) -> Verdict:
     spent = []
     for run in (twins.bad, twins.fixed):
         clock = [sample.seconds for sample in run.samples[kind]][WARM_UP:]
-        spent.append(quantiles([after - before for before, after in zip(clock, clock[1:], strict=False)], n=4))
+        spent.append(quantiles([after - before for before, after in pairwise(clock)], n=4))
     (low, middle, _), (_, base, high) = spent
     figures: dict[str, float | int | str] = {"seconds_per_beat": middle, "seconds_per_beat_fixed": base, "beat": kind}
     if middle > base * SLOWER and low > high:

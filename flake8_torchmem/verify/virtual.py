@@ -111,11 +111,11 @@ class Calls(TorchFunctionMode):
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device: a copy, unless it is there."""
-        return tensor if self.ledger.holds(tensor) else _Move.apply(tensor, self.ledger, True)  # type: ignore[no-untyped-call, no-any-return]
+        return tensor if self.ledger.holds(tensor) else _Move.apply(tensor, self.ledger, True)
 
     def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the host: a copy, unless it is there."""
-        return _Move.apply(tensor, self.ledger, False) if self.ledger.holds(tensor) else tensor  # type: ignore[no-untyped-call, no-any-return]
+        return _Move.apply(tensor, self.ledger, False) if self.ledger.holds(tensor) else tensor
 
 
 class _Move(torch.autograd.Function):
@@ -156,12 +156,12 @@ def _to(calls: Calls, args: Arguments, kwargs: Named) -> torch.Tensor:
     elif device is not None:
         raise RefusedError(f"the stand-in device cannot move tensors to {device.type!r}")
     if dtype is not None and dtype != moved.dtype:
-        return torch.Tensor.type(moved, dtype)  # type: ignore[return-value]
-    return torch.Tensor.clone(moved) if copy and moved is tensor else moved  # type: ignore[no-any-return]
+        return torch.Tensor.type(moved, dtype)
+    return torch.Tensor.clone(moved) if copy and moved is tensor else moved
 
 
 def _device(calls: Calls, args: Arguments, _kwargs: Named) -> torch.device:
-    return DEVICE if calls.ledger.holds(args[0]) else torch.Tensor.device.__get__(args[0])  # type: ignore[attr-defined, no-any-return]
+    return DEVICE if calls.ledger.holds(args[0]) else torch.Tensor.device.__get__(args[0])
 
 
 def _numpy(calls: Calls, args: Arguments, kwargs: Named) -> object:
@@ -188,8 +188,8 @@ SPECIAL: dict[Any, Callable[[Calls, Arguments, Named], Any]] = {
     torch.Tensor.cuda: lambda calls, args, _kwargs: calls.to_device(args[0]),
     torch.Tensor.cpu: lambda calls, args, _kwargs: calls.to_host(args[0]),
     torch.Tensor.to: _to,
-    torch.Tensor.device.__get__: _device,  # type: ignore[attr-defined]
-    torch.Tensor.is_cuda.__get__: lambda calls, args, _kwargs: calls.ledger.holds(args[0]),  # type: ignore[attr-defined]
+    torch.Tensor.device.__get__: _device,
+    torch.Tensor.is_cuda.__get__: lambda calls, args, _kwargs: calls.ledger.holds(args[0]),
     torch.Tensor.get_device: lambda calls, args, _kwargs: 0 if calls.ledger.holds(args[0]) else -1,
     torch.Tensor.pin_memory: lambda _calls, args, _kwargs: args[0],
     torch.Tensor.numpy: _numpy,
