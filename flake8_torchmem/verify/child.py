@@ -11,6 +11,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -68,8 +69,8 @@ def _fixture(job: dict[str, Any], backend: Backend, output: TextIO) -> None:
         for repeat in range(job["repeats"]):
             probe = Probe(backend, nodes=case["effect"] == "host")
             if own is not None:
-                module.batches = _watched(own, probe)
-            run = run_once(lambda name=case["function"]: getattr(module, name)(job["steps"], "cuda"), probe, backend)
+                vars(module)["batches"] = _watched(own, probe)
+            run = run_once(partial(getattr(module, case["function"]), job["steps"], "cuda"), probe, backend)
             _say(output, {"case": case["function"], "repeat": repeat, "run": run.as_json()})
 
 
