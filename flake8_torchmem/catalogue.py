@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import pkgutil
 from collections.abc import Iterable
 from functools import lru_cache
 
 from flake8_torchmem import rules
 from flake8_torchmem.rules.base import Rule
 from flake8_torchmem.rules.internal import INTERNAL_PAGES, INTERNAL_RULES
-
-
-def rule_codes() -> frozenset[str]:
-    """Codes of the rules that check code, read off their files' names: flake8's start-up must not import them."""
-    return frozenset(info.name[:5].upper() for info in pkgutil.iter_modules(rules.__path__) if info.name.startswith("tm"))
 
 
 @lru_cache(maxsize=1)

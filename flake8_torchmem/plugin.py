@@ -7,7 +7,7 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from flake8_torchmem.catalogue import rule_codes
+from flake8_torchmem.rules import rule_codes
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 
 if TYPE_CHECKING:

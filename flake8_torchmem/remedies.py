@@ -24,44 +24,62 @@ class Role(Enum):
 
     WHOLE: what stands there. VALUE: the right side of an assignment (of `x = x + y` the part that is not `x`), or what is
     returned. ARGUMENT: the last positional argument of a call. LOSS: what a backward back-propagates, behind any scaler.
+    TEST: the condition of an `if`, or what a name for it is bound to. DIVISOR: what the only division there divides by.
     """
 
     WHOLE = "whole"
     VALUE = "value"
     ARGUMENT = "argument"
     LOSS = "loss"
+    TEST = "test"
+    DIVISOR = "divisor"
 
 
 @dataclass(frozen=True)
 class Insert:
-    """New statements, in the block of the anchor, before or after it. `code` may have lines; it is indented as the anchor is."""
+    """New statements, in the block of the anchor, before or after it. `code` may have lines; it is indented as the anchor is.
+
+    `beside`: the anchor is what stands around it in the innermost block that holds this place as well.
+    """
 
     code: str
     anchor: Place
     after: bool = False
+    beside: Place | None = None
 
 
 @dataclass(frozen=True)
 class Move:
-    """A statement goes to the block of the anchor, before or after it."""
+    """A statement goes to the block of the anchor, before or after it.
+
+    `beside`: as for `Insert`. `whole`: with the branches and blocks around it that hold nothing else. `keep`: a copy goes.
+    """
 
     statement: Place
     anchor: Place
     after: bool = True
+    beside: Place | None = None
+    whole: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True)
 class Remove:
-    """A statement goes, and with it an `else` that had nothing else."""
+    """A statement goes, and with it an `else` that had nothing else.
+
+    `unasked`: so does an `if` or `elif` that had nothing else; asking its test has no effect.
+    """
 
     statement: Place
+    unasked: bool = False
 
 
 @dataclass(frozen=True)
 class Rewrite:
     """An expression is written anew: `{}` in the template stands for what was there.
 
-    `path`: only this access path in it (`d['loss']`), wherever it is read, where the expression has other parts as well.
+    `path`: only this access path in it (`d['loss']`), wherever it is read, where the expression has other parts as well. A path that
+    begins with a bracket (`['loss'][0]`) is the way to an entry of the display that the expression is.
     """
 
     place: Place
@@ -130,10 +148,12 @@ class Remedy:
     Attributes:
         actions: made together or not at all.
         safety: where this one is less safe than its rule's fixes are; None as the rule says.
+        doubt: a pattern; where the file has it in parts that were not analysed, the remedy is UNSAFE.
     """
 
     actions: tuple[Action, ...]
     safety: Safety | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,17 +163,18 @@ class NoRemedy:
     reason: str
 
 
-def remedy(*actions: Action, safety: Safety | None = None) -> Remedy:
+def remedy(*actions: Action, safety: Safety | None = None, doubt: str = "") -> Remedy:
     """A remedy of these actions."""
-    return Remedy(actions, safety)
+    return Remedy(actions, safety, doubt)
 
 
-def placed(found: Remedy, locate: Callable[[Site], Span | None]) -> Remedy | NoRemedy:
-    """The remedy with spans for sites.
+def placed(found: Remedy, locate: Callable[[Site], Span | None], unread: Callable[[str], bool]) -> Remedy | NoRemedy:
+    """The remedy with spans for sites, its doubts settled.
 
     Args:
         found: as a rule gives it.
         locate: finds a site in the checked file; None if it is not there.
+        unread: whether a pattern is in parts of the file that were not analysed.
     """
     actions: list[Action] = []
     for action in found.actions:
@@ -167,4 +188,5 @@ def placed(found: Remedy, locate: Callable[[Site], Span | None]) -> Remedy | NoR
                 return NoRemedy("a part of it is in another file")
             spans[field.name] = span
         actions.append(replace(action, **spans))  # type: ignore[arg-type]
-    return replace(found, actions=tuple(actions))
+    safety = Safety.UNSAFE if found.doubt and unread(found.doubt) else found.safety
+    return replace(found, actions=tuple(actions), safety=safety)

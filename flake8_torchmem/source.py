@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 import warnings
 from collections.abc import Iterator
@@ -94,6 +95,11 @@ class Slices:
         for ranges in self._selection.ranges:
             kept = (self._lines[line - 1] for first, end in ranges for line in range(first, end))
             yield libcst.parse_module("\n".join(kept) + "\n")
+
+    def unread(self, pattern: str) -> bool:
+        """Whether a pattern is found in lines that no slice holds."""
+        read = {line for ranges in self._selection.ranges for first, end in ranges for line in range(first, end)}
+        return any(number not in read and re.search(pattern, line) for number, line in enumerate(self._lines, 1))
 
     def locate(self, site: Site) -> Span | None:
         """The position of reported syntax, None when it cannot be found again."""

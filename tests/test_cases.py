@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from flake8_torchmem.analysis import gate
+from flake8_torchmem.analysis import gate, units
 from flake8_torchmem.analysis.engine import check_text
 from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.catalogue import catalogue
@@ -47,7 +47,7 @@ def everything(text: str, tree: ast.Module, _codes: frozenset[str]) -> gate.Sele
     names, _ = imports(tree)
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     body = sorted(tree.body, key=lambda node: isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)))
-    ranges = [[(gate._first_line(node), (node.end_lineno or 0) + 1)] for node in body]
+    ranges = [[(units.first_line(node), (node.end_lineno or 0) + 1)] for node in body]
     return gate.Selection(ranges, body, names, bases)
 
 

@@ -12,8 +12,9 @@ from flake8 import style_guide
 from flake8.options.parse_args import parse_args
 
 from flake8_torchmem import plugin
-from flake8_torchmem.catalogue import catalogue, rule_codes
+from flake8_torchmem.catalogue import catalogue
 from flake8_torchmem.plugin import TorchMemPlugin
+from flake8_torchmem.rules import rule_codes
 from flake8_torchmem.rules.internal import INTERNAL_RULES
 from tests.running import REPOSITORY, SCRIPTS, Result, flake8, run, torchmem
 from tests.samples import BOTH, CLEAN, LEAK_COLUMN, LEAK_LINE, LEAKY

@@ -7,11 +7,14 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir
+from flake8_torchmem.analysis.triggers import may_report
 from flake8_torchmem.model import Finding, Span
+from flake8_torchmem.rules import rule_codes, rule_module
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 from flake8_torchmem.source import Slices, parse
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check_text(
-    text: str, path: str, codes: frozenset[str], tree: ast.Module | None = None, project: Project | None = None
+    text: str, path: str, codes: frozenset[str], tree: ast.Module | None = None, project: Project | None = None, whole: bool = False
 ) -> list[Finding]:
     """The findings of one file, sorted by place.
 
@@ -33,6 +36,7 @@ def check_text(
         codes: rules to run.
         tree: the ast of `text`, where the caller has it already.
         project: follows imports into the files around, by the place that `path` names; None judges the file alone.
+        whole: look at all of the file, as remedies need it, and not at what matters for findings alone.
 
     Raises:
         SourceError: `tree` is None and the text is no valid Python.
@@ -42,11 +46,11 @@ def check_text(
     if not gate.candidate(text):
         return []
     try:
-        selection = gate.select(text, tree, codes)
+        selection = (gate.everything if whole else gate.select)(text, tree, codes)
         if selection is None:
             return []
         with collector_paused():
-            return sorted(_check(text, path, codes, selection, project), key=lambda f: (f.span, f.code))
+            return sorted(_check(text, path, codes, selection, project, whole), key=lambda f: (f.span, f.code))
     except Exception as error:  # noqa: BLE001 - one file must never end the run
         return [internal_error(path, error)] if INTERNAL_ERROR.code in codes else []
 
@@ -63,7 +67,9 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None) -> Iterator[Finding]:
+def _check(
+    text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None, fixing: bool
+) -> Iterator[Finding]:
     """Findings of a file that passed the gate. What needs libcst is imported only here."""
     from flake8_torchmem.analysis.facts import FileFacts
     from flake8_torchmem.analysis.imports.importers import Importers
@@ -79,18 +85,21 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
     linked = linker.link(bases) if linker else Linked()
     known = bases | linked.bases, selection.guarded | linked.guarded
     try:
-        facts = FileFacts(program, *known)
-        found, failure = _reports(codes, facts, path)
+        facts = FileFacts(program, *known, fixing=fixing)
+        found, failure = _reports({code for code in codes if may_report(code, text, facts.trains)}, facts, path)
         homes = facts.homes(site for _, report in found for site in (report.site, *report.mentions))
+        sure = _sure(found)
         if found and linker and project and Importers(program, project, root).link(homes):
-            # What callers in other files know, and what they make, may only take a finding back.
+            # What callers in other files know, and what they make, may take a finding back, or make sure of a tentative one.
             linked = linker.link(bases)
             known = bases | linked.bases, selection.guarded | linked.guarded
-            still, failed = _reports(frozenset(code for code, _ in found), FileFacts(program, *known), path)
-            kept = {(code, report.site.mark, report.site.rank) for code, report in still}
-            if failed is None:
-                found = [(code, report) for code, report in found if (code, report.site.mark, report.site.rank) in kept]
+            still, failed = _reports({code for code, _ in found}, FileFacts(program, *known, fixing=fixing), path)
+            sure = _sure(still) if failed is None else sure
+            # A remedy has to be right for all callers.
+            remedies = {_key(code, report): report.remedy for code, report in still}
+            found = [(code, replace(report, remedy=remedies.get(_key(code, report)))) for code, report in found]
             failure = failure or failed
+        found = [(code, report) for code, report in found if _key(code, report) in sure]
         yield from _findings(found, path, slices, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure
@@ -98,25 +107,43 @@ def _check(text: str, path: str, codes: frozenset[str], selection: gate.Selectio
         program.release()
 
 
-def _reports(codes: frozenset[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
-    """What the rules report, and the first failure of one: a rule that fails must not take the others along."""
-    from flake8_torchmem.rules import rule_modules
+def _sure(found: list[tuple[str, Report]]) -> set[tuple[object, ...]]:
+    """Which reports need no further evidence."""
+    return {_key(code, report) for code, report in found if not report.tentative}
 
-    found: list[tuple[str, Report]] = []
-    failure: Finding | None = None
-    for code, module in rule_modules().items():
-        if code in codes:
-            try:
-                found += [(code, report) for report in module.check(facts)]
-            except Exception as error:  # noqa: BLE001
-                failure = failure or internal_error(path, error)
-    return found, failure
+
+def _key(code: str, report: Report) -> tuple[object, ...]:
+    return code, report.site.mark, report.site.rank
+
+
+def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
+    """What the rules report, and the first failure of one: a rule that fails must not take the others along."""
+    from flake8_torchmem.remedies import NoRemedy
+
+    failures: list[Finding] = []
+
+    def reports(code: str) -> list[tuple[str, Report]]:
+        try:
+            return [(code, report) for report in rule_module(code).check(facts)]
+        except Exception as error:  # noqa: BLE001
+            if facts.fixing:
+                return unmended(code, error)
+            failures.append(internal_error(path, error))
+            return []
+
+    def unmended(code: str, error: Exception) -> list[tuple[str, Report]]:
+        """What is found is one thing, what mends it another: that the latter failed must not hide the former."""
+        facts.fixing = False
+        found = [(code, replace(report, remedy=NoRemedy(f"what would mend it failed ({error!r})"))) for _, report in reports(code)]
+        facts.fixing = True
+        return found
+
+    return [report for code in sorted(codes & rule_codes()) for report in reports(code)], failures[0] if failures else None
 
 
 def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked: Linked) -> Iterator[Finding]:
     """Reports with their places, each place once per rule."""
     from flake8_torchmem.remedies import Remedy, placed
-    from flake8_torchmem.rules import rule_modules
 
     seen: set[tuple[str, Span]] = set()
     for code, report in found:
@@ -126,8 +153,8 @@ def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked
         seen.add((code, span))
         lines = [_line(site, slices, linked) for site in report.mentions]
         message = report.message.format(*lines) if lines else report.message
-        rule = rule_modules()[code].RULE
-        remedy = placed(report.remedy, slices.locate) if isinstance(report.remedy, Remedy) else report.remedy
+        rule = rule_module(code).RULE
+        remedy = placed(report.remedy, slices.locate, slices.unread) if isinstance(report.remedy, Remedy) else report.remedy
         yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy)
 
 

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.flow import Budget
-from flake8_torchmem.analysis.gradients import clipping
-from flake8_torchmem.analysis.gradients.explorer import MAX_VISITS_OF_FILE, Explorer
-from flake8_torchmem.analysis.gradients.observations import Observations, Verdict
-from flake8_torchmem.analysis.gradients.periods import Periods
-from flake8_torchmem.analysis.gradients.reductions import Reductions
-from flake8_torchmem.analysis.gradients.windows import Window, Windows
-from flake8_torchmem.analysis.loading.placement import Placement
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.retention.lifetime import Lifetimes
-from flake8_torchmem.analysis.retention.outputs import Outputs
 from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.analysis.turns import MAX_CALLS, Turn, turn_around
 from flake8_torchmem.analysis.values import Values
 
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.gradients.observations import Observations, Verdict
+    from flake8_torchmem.analysis.gradients.periods import Periods
+    from flake8_torchmem.analysis.gradients.reductions import Reductions
+    from flake8_torchmem.analysis.gradients.windows import Window
+    from flake8_torchmem.analysis.loading.placement import Placement
+    from flake8_torchmem.analysis.retention.outputs import Outputs
+    from flake8_torchmem.analysis.retention.retained import Retained
 
+
+# Most files that are analysed hold no training: what only that needs is imported where it is first asked for.
 class FileFacts:
     """The facts of one file.
 
@@ -32,6 +35,7 @@ class FileFacts:
         program: the lowered file.
         bases: full base names of every class of the file.
         guarded: classes whose calls run without gradients by themselves.
+        fixing: rules are to say what mends their findings, as well.
     """
 
     def __init__(
@@ -39,14 +43,33 @@ class FileFacts:
         program: ir.Program,
         bases: dict[str, tuple[str, ...]],
         guarded: frozenset[str] = frozenset(),
+        fixing: bool = False,
     ) -> None:
         self.program = program
+        self.fixing = fixing
         self.bindings = Bindings(program)
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases, guarded)
-        self.periods = Periods(self.bindings)
         self.functions = tuple(program.own_functions())
-        self.budget = Budget(MAX_VISITS_OF_FILE)
+
+    @cached_property
+    def trains(self) -> bool:
+        """Whether a backward, step or clear is anywhere in sight: without one there is nothing to say about gradients."""
+        return any(self.summaries.effects(function) for function in self.program.all_functions())
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Visits for all paths of the file."""
+        from flake8_torchmem.analysis.gradients.explorer import MAX_VISITS_OF_FILE
+
+        return Budget(MAX_VISITS_OF_FILE)
+
+    @cached_property
+    def periods(self) -> Periods:
+        """Which conditions are true once in so many turns."""
+        from flake8_torchmem.analysis.gradients.periods import Periods
+
+        return Periods(self.bindings)
 
     @memoized
     def values(self, function: ir.Function) -> Values:
@@ -66,12 +89,23 @@ class FileFacts:
     @memoized
     def placement(self, function: ir.Function) -> Placement:
         """Where the values of a function are, on the host or on the device."""
+        from flake8_torchmem.analysis.loading.placement import Placement
+
         return Placement(function, self)
 
     @memoized
     def outputs(self, function: ir.Function) -> Outputs:
         """Which values of a function are outputs of models."""
+        from flake8_torchmem.analysis.retention.outputs import Outputs
+
         return Outputs(function, self)
+
+    @cached_property
+    def retained(self) -> tuple[Retained, ...]:
+        """Tensors with graph that growing places keep: several rules ask for them."""
+        from flake8_torchmem.analysis.retention.retained import retained
+
+        return tuple(retained(self))
 
     @cached_property
     def gradients(self) -> tuple[Observations, ...]:
@@ -91,6 +125,8 @@ class FileFacts:
     @memoized
     def observations(self, function: ir.Function) -> Observations | None:
         """What was seen on the paths from one function; None when there are too many."""
+        from flake8_torchmem.analysis.gradients.explorer import Explorer
+
         closed = self.closed_owners(function)
         return Explorer(function, self.bindings, self.summaries, self.periods, self.per_batch(function), closed, self.budget).run()
 
@@ -110,13 +146,21 @@ class FileFacts:
             return frozenset()
         reached = self.summaries.reached(function)
         steps = {event.owner for inner in reached for event in inner.events() if isinstance(event, ir.Step)}
-        others = (other for other in self.program.all_functions() if other is not function and not self._within(reached, other))
+        unused = reached | self._overridden(function)
+        others = (other for other in self.program.all_functions() if other not in unused and not self._within(reached, other))
         zeros = [event.owner for other in others for event in other.events() if isinstance(event, ir.Zero)]
         named = {zero for zero in zeros if zero is not None and torchapi.looks_like_optimizer(zero) and not zero.endswith("]")}
         if len(named) < len(set(zeros)):
             return frozenset()
         cleared = {torchapi.last(zero) for zero in named}
         return frozenset(owner for owner in steps if self._built_here(owner, function) and torchapi.last(owner) not in cleared)
+
+    def _overridden(self, function: ir.Function) -> frozenset[ir.Function]:
+        """The methods of base classes that a method stands for; none if it may call them."""
+        bases = self.bindings.lineage(function.owner)[1:] if function.owner is not None else ()
+        if any(event.call.method == function.name for event in self.calls(function)):
+            return frozenset()
+        return frozenset(base.methods[function.name] for base in bases if function.name in base.methods)
 
     def _within(self, reached: frozenset[ir.Function], helper: ir.Function) -> bool:
         """Whether nothing but these functions calls a helper, whose name says that it is private."""
@@ -137,17 +181,23 @@ class FileFacts:
     @cached_property
     def windows(self) -> tuple[Window, ...]:
         """The accumulation windows of the file, one per step."""
+        from flake8_torchmem.analysis.gradients.windows import Windows
+
         windows = Windows(self.periods, self.evidence, self.summaries)
         return tuple(window for seen in self.gradients for window in windows.seen(seen))
 
     @cached_property
     def reductions(self) -> Reductions:
         """How losses were reduced."""
+        from flake8_torchmem.analysis.gradients.reductions import Reductions
+
         return Reductions(self.evidence, self.summaries)
 
     @cached_property
     def clip_effects(self) -> dict[ir.Function, frozenset[str]]:
         """What functions do to gradients, clips and unscaling included."""
+        from flake8_torchmem.analysis.gradients import clipping
+
         return clipping.effects(self)
 
     def order_defects(self, code: str) -> Iterator[tuple[Observations, ir.Step, Verdict]]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WITH_COMPANIONS, triggers
+from flake8_torchmem.analysis.units import Unit, first_line, units_of
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
@@ -29,10 +28,8 @@ MAX_DEPTH = 120
 # `a + a + ...` nests to the left only, which costs less.
 CHAIN = 1_000
 
-CORE = re.compile(
-    r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b|(?<!json\.)(?<!yaml\.)(?<!pickle\.)(?<!np\.)(?<!joblib\.)\bload\b\s*\("
-)
-CORE_WORDS = ("backward", "empty_cache", "load")
+CORE = re.compile(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b")
+CORE_WORDS = ("backward", "empty_cache")
 GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
 TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|optim|requires_grad")
 DETACHES = re.compile(TRAINING.pattern + r"|detach|repackage|\.data\b")
@@ -40,32 +37,21 @@ CUDA = re.compile(r"\.cuda\b|[\"']cuda")
 KEEPS = re.compile(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
 LOOP = re.compile(r"\bfor\b|\bwhile\b")
 DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
+EVALUATION_DATA = re.compile(r"loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|set|dl|data)", re.I)
+JOINS = re.compile(r"\b(?:cat|concat|concatenate|hstack|vstack)\b")
+ALIAS = re.compile(r"\bimport\s+torch\s+as\s+(\w+)")
 EVAL_CALL = re.compile(r"\beval\b\s*\(")
-CALLED = re.compile(r"(\w+)\s*\(|\bcollate_fn\s*=\s*(?:\w+\.)*(\w+)")
 # What a loader calls of the data set or collate function that it is given, and what makes that matter.
 OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
 LOADER = re.compile(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
 ON_DEVICE = re.compile(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
 BINDS = re.compile(r"\(|cuda|workers", re.I)
 NAME = re.compile(r"[A-Za-z_]\w*")
-CUTS = re.compile(r"detach|repackage")
+CUTS = re.compile(r"detach|repackage|\.data\b|no_grad|inference_mode")
 FILLS = re.compile(r"\bself\.(\w+)[^\n=]*(?:\.(?:append|extend)\b|\]\s*=[^=])")
 EMPTIES = re.compile(r"\.clear\b|\.pop\w*\b|=\s*(?:\[\]|\{\}|list\(|dict\(|defaultdict\()")
 GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
-
-
-@dataclass(eq=False)
-class Unit:
-    """A definition or module-level statement: its lines [first, end), name, enclosing class, and text."""
-
-    node: ast.stmt
-    name: str
-    cls: ast.ClassDef | None
-    first: int
-    end: int
-    text: str
-    called: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -102,20 +88,21 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
         tree: its syntax tree.
         codes: rules to run.
     """
-    lines = text.split("\n")
     words = triggers(codes)
-    units = list(_units(tree, lines))
+    units = list(units_of(tree, text))
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
     predicting = {unit for unit in units if unit.cls in evaluating and torchapi.EVAL_NAME.search(unit.name)}
-    chosen = {unit for unit in units if _matters(unit) or unit in predicting or (script and not unit.name and LOOP.search(unit.text))}
-    chosen |= {unit for unit in units if unit not in chosen and len(unit.text) < MAX_UNIT and words.found(unit.text)}
+    chosen = {unit for unit in units if _matters(unit) or unit in predicting or (script and not unit.name and unit.loops)}
+    chosen |= _loading(units, text)
+    chosen |= {unit for unit in units if unit not in chosen and len(unit.text) < MAX_UNIT and words.found(unit)}
+    chosen |= _growing(units, chosen)
     if not chosen:
         return None
     shared = triggers(codes & WITH_COMPANIONS)
-    chosen |= _companions(units, [unit for unit in chosen if shared.found(unit.text)])
+    chosen |= _companions(units, [unit for unit in chosen if shared.found(unit)])
     collecting = triggers(codes & OF_COLLECTIONS)
-    chosen |= _readers(units, [unit for unit in chosen if unit.cls is not None and collecting.found(unit.text)])
+    chosen |= _readers(units, [unit for unit in chosen if unit.cls is not None and collecting.found(unit)])
     callers = _callers(units, chosen)
     # A caller that is one turn: its loop lies further up.
     chosen |= callers | _callers(units, {unit for unit in callers if len(unit.text) < MAX_TURN or not LOOP.search(unit.text)})
@@ -126,6 +113,20 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     return _selection(tree, [unit for unit in units if unit in chosen], *imports(tree)) if chosen else None
 
 
+def everything(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | None:
+    """All lines, where some matter: who edits has to know of every use of a value, also of those that no rule looks at.
+
+    Args:
+        text: the file.
+        tree: its syntax tree.
+        codes: rules to run.
+    """
+    if select(text, tree, codes) is None:
+        return None
+    chosen = (unit for unit in units_of(tree, text) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
+    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit.node)], *imports(tree))
+
+
 def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection:
     """The definitions and statements in which a pattern is found.
 
@@ -134,7 +135,7 @@ def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection
         tree: its syntax tree.
         pattern: searched in the text of each.
     """
-    units = [unit for unit in _units(tree, text.split("\n")) if pattern.search(unit.text) and _shallow(unit.node)]
+    units = [unit for unit in units_of(tree, text) if pattern.search(unit.text) and _shallow(unit.node)]
     return _selection(tree, units, *imports(tree))
 
 
@@ -146,7 +147,7 @@ def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
         tree: of the piece, its lines numbered as in the file.
         names: what names of the file stand for.
     """
-    units = [unit for unit in _units(tree, text.split("\n")) if _is_looked_at(unit) and _shallow(unit.node)]
+    units = [unit for unit in units_of(tree, text) if _is_looked_at(unit) and _shallow(unit.node)]
     return _selection(tree, units, names, {})
 
 
@@ -164,32 +165,6 @@ def _is_looked_at(unit: Unit) -> bool:
     return (TRAINING if long else KEEPS).search(unit.text) is not None
 
 
-def _units(tree: ast.Module, lines: list[str]) -> Iterator[Unit]:
-    """Definitions and statements that have their lines to themselves: a slice is made of whole lines."""
-    starts = Counter(node.lineno for node in tree.body)
-    ends = {node.end_lineno for node in tree.body if node.end_lineno != node.lineno}
-    for node in tree.body:
-        if starts[node.lineno] > 1 or node.lineno in ends or (node.end_lineno != node.lineno and node.end_lineno in starts):
-            continue
-        if isinstance(node, ast.ClassDef):
-            for method in node.body:
-                if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    yield _unit(method, node, lines)
-        elif not isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield _unit(node, None, lines)
-
-
-def _unit(node: ast.stmt, cls: ast.ClassDef | None, lines: list[str]) -> Unit:
-    first = _first_line(node)
-    end = (node.end_lineno or node.lineno) + 1
-    return Unit(node, getattr(node, "name", ""), cls, first, end, "\n".join(lines[first - 1 : end - 1]))
-
-
-def _first_line(node: ast.stmt) -> int:
-    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
-
-
 def _matters(unit: Unit) -> bool:
     """Whether a rule may have something to say about this unit itself."""
     text = unit.text
@@ -197,15 +172,46 @@ def _matters(unit: Unit) -> bool:
         return False
     if any(word in text for word in CORE_WORDS) and CORE.search(text):
         return True
-    if unit.name in NEVER or not ("for" in text or "while" in text) or not LOOP.search(text):
-        return bool(torchapi.BATCH_METHOD.match(unit.name))
-    if any(GUARDS.search(ast.unparse(decorator)) for decorator in getattr(unit.node, "decorator_list", ())):
-        return False
-    if unit.name != "forward" and (
-        torchapi.EVAL_NAME.search(unit.name) or torchapi.BATCH_METHOD.match(unit.name) or EVAL_CALL.search(text)
-    ):
+    if torchapi.BATCH_METHOD.match(unit.name):
         return True
-    return unit.name != "forward" and bool(DATA_LOOP.search(text) and (GROWTH.search(text) or "loader" in text))
+    if unit.name in NEVER or unit.name == "forward" or not LOOP.search(text) or _is_guarded(unit):
+        return False
+    if EVAL_CALL.search(text):
+        return bool(unit.loops)
+    # What is asked of the text costs little, so it comes before what is asked of the syntax.
+    collects = DATA_LOOP.search(text) and (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
+    return bool(collects or torchapi.EVAL_NAME.search(unit.name)) and unit.runs_models
+
+
+def _evaluates(unit: Unit) -> bool:
+    """Whether a loop goes over what is named as data to evaluate on, or as a loader: rules ask for no less."""
+    return any(EVALUATION_DATA.search(word) and torchapi.DATA_NAME.search(word) for word in unit.loop_words)
+
+
+def _is_guarded(unit: Unit) -> bool:
+    return any(GUARDS.search(ast.unparse(decorator)) for decorator in getattr(unit.node, "decorator_list", ()))
+
+
+def _loading(units: list[Unit], text: str) -> set[Unit]:
+    """Definitions that call `torch.load`."""
+    if "load" not in text:
+        return set()
+    torch = "|".join({"torch", *ALIAS.findall(text)})
+    loads = re.compile(rf"\b(?:{torch})\s*\.\s*load\b|(?<![\w.])load\s*\(")
+    return {unit for unit in units if "load" in unit.text and len(unit.text) < MAX_UNIT and loads.search(unit.text)}
+
+
+def _growing(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
+    """Definitions that collect something in loops over data, or join tensors in any loop, for a caller that evaluates."""
+    names = {name for unit in units if EVAL_CALL.search(unit.text) or torchapi.EVAL_NAME.search(unit.name) for name in unit.called}
+    names -= NEVER | {"forward"}
+    return {
+        unit
+        for unit in units
+        if unit.name in names and unit not in chosen and len(unit.text) < MAX_UNIT and LOOP.search(unit.text)
+        if JOINS.search(unit.text) or (GROWTH.search(unit.text) and DATA_LOOP.search(unit.text))
+        if unit.runs_models
+    }
 
 
 def _companions(units: list[Unit], matched: list[Unit]) -> set[Unit]:
@@ -226,26 +232,21 @@ def _readers(units: list[Unit], matched: list[Unit]) -> set[Unit]:
     return {unit for unit in units if filled and any(unit.cls is cls and f"self.{name}" in unit.text for cls, name in filled)}
 
 
-def _called(unit: Unit) -> set[str]:
-    if not unit.called:
-        unit.called = {name for names in CALLED.findall(unit.text) for name in names if name}
-    return unit.called
-
-
 def _callers(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     """Who calls what was chosen: the guard, the loop or the clear may stand there."""
     names = {unit.name for unit in chosen if unit.name} - NEVER - {"forward", "main"}
-    return {unit for unit in units if unit not in chosen and len(unit.text) < MAX_CALLER and names & _called(unit)} if names else set()
+    return {unit for unit in units if unit not in chosen and len(unit.text) < MAX_CALLER and names & unit.called} if names else set()
 
 
 def _callees(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     """In-file functions, own methods, and methods of classes that are built here; what they call only where it is short or trains."""
     found: set[Unit] = set()
     frontier, budget = set(chosen), MAX_CALLEES
+    cutting = {unit.cls for unit in units if unit.cls is not None and CUTS.search(unit.text)}
     for hop in range(2):
-        names = {name for unit in frontier for name in _called(unit)}
+        names = {name for unit in frontier for name in unit.called}
         classes = {unit.cls for unit in frontier if unit.cls}
-        reached = [unit for unit in units if unit not in chosen and unit not in found and _is_callee(unit, names, classes)]
+        reached = [unit for unit in units if unit not in chosen and unit not in found and _is_callee(unit, names, classes, cutting)]
         reached = reached if hop == 0 else [unit for unit in reached if len(unit.text) < MAX_HELPER or TRAINING.search(unit.text)]
         frontier = set()
         for unit in sorted(reached, key=lambda unit: len(unit.text)):
@@ -256,7 +257,7 @@ def _callees(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     return found
 
 
-def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
+def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef], cutting: set[ast.ClassDef]) -> bool:
     if not isinstance(unit.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return False
     if unit.cls is None:
@@ -265,6 +266,8 @@ def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef]) -> bool:
         return True
     if unit.name == "__init__":
         return unit.cls in classes or (unit.cls.name in names and "requires_grad" in unit.text)
+    if unit.cls.name in names and unit.cls in cutting and (unit.name == "forward" or CUTS.search(unit.text)):
+        return True  # a model that is built here and may detach its state
     return unit.name != "forward" and unit.name in names and (unit.cls in classes or unit.cls.name in names or len(unit.text) < 2_000)
 
 
@@ -278,13 +281,13 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
         return set()
     classes = {unit.cls for unit in around if unit.cls}
     samples = {unit.cls.name: unit.cls for unit in units if unit.cls and unit.name in OF_LOADERS}
-    makers = {unit for unit in units if unit.cls in classes and samples.keys() & _called(unit)}
-    named = {name for unit in chosen | makers for name in _called(unit)}
+    makers = {unit for unit in units if unit.cls in classes and samples.keys() & unit.called}
+    named = {name for unit in chosen | makers for name in unit.called}
     read = {samples[name] for name in samples.keys() & named}
     helpers = {unit.name: unit for unit in units if unit.cls is None and unit.name and CUDA.search(unit.text)}
-    used = {helpers[name] for unit in units if unit.cls in read for name in helpers.keys() & _called(unit)} if helpers else set()
+    used = {helpers[name] for unit in units if unit.cls in read for name in helpers.keys() & unit.called} if helpers else set()
     names = {unit.name for unit in used}
-    on_device = {unit.cls for unit in units if unit.cls in read and (everything or ON_DEVICE.search(unit.text) or names & _called(unit))}
+    on_device = {unit.cls for unit in units if unit.cls in read and (everything or ON_DEVICE.search(unit.text) or names & unit.called)}
     return makers | used | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
 
 
@@ -299,7 +302,7 @@ def _context(unit: Unit, chosen: set[Unit]) -> bool:
         return True
     if isinstance(unit.node, ast.Expr):
         return any(not other.name for other in chosen)
-    return bool({other.name for other in chosen if other.name} & _called(unit))
+    return bool({other.name for other in chosen if other.name} & unit.called)
 
 
 def _number(node: ast.stmt) -> str | None:
@@ -350,7 +353,7 @@ def _selection(tree: ast.Module, units: list[Unit], names: dict[str, str], relat
             continue
         header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
         body.append(ast.copy_location(header, unit.cls))
-        ranges.append([(_first_line(unit.cls), _first_line(unit.cls.body[0])), (unit.first, unit.end)])
+        ranges.append([(first_line(unit.cls), first_line(unit.cls.body[0])), (unit.first, unit.end)])
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     guarded = frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef) and any(map(_is_guarded_call, node.body)))
     return Selection(ranges, body, names, bases, guarded, relative)

@@ -26,7 +26,7 @@ def class_at(bindings: Bindings, path: str, function: ir.Function, names: int = 
         function: where it is read.
         names: how many further names are followed.
     """
-    for bind, home in _bound(bindings, path, function):
+    for bind, home in bound(bindings, path, function):
         if isinstance(bind.value, ir.Name) and bind.kind == "assign" and names:
             cls = class_at(bindings, bind.value.path, home, names - 1)
         else:
@@ -38,7 +38,7 @@ def class_at(bindings: Bindings, path: str, function: ir.Function, names: int = 
     return _annotated(bindings, path, function)
 
 
-def _bound(bindings: Bindings, path: str, function: ir.Function) -> Iterator[tuple[ir.Bind, ir.Function]]:
+def bound(bindings: Bindings, path: str, function: ir.Function) -> Iterator[tuple[ir.Bind, ir.Function]]:
     """Where a path is bound, each with the function that binds it."""
     homes = {bind: home for home in _homes(bindings, path, function) for bind in bindings.assigned(home).get(path, ())}
     return ((bind, homes.get(bind, function)) for bind in bindings.binds(path, function))
@@ -88,7 +88,7 @@ def _element(bindings: Bindings, path: str, function: ir.Function) -> ir.Class |
     container, _, key = path[:-1].rpartition("[")
     container = bindings.canonical(container, function)
     found: set[ir.Class | None] = set()
-    for bind, home in _bound(bindings, container, function):
+    for bind, home in bound(bindings, container, function):
         found |= {_built(bindings, value) for value in _elements(bindings, bind.value, key, home)}
     for home in _homes(bindings, container, function):
         stores = (event for event in home.events() if isinstance(event, ir.Store) and event.place == container)

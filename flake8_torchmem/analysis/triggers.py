@@ -7,9 +7,11 @@ rules' evidence allows, and only those of rules that run are searched for.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from flake8_torchmem import torchapi
+from flake8_torchmem.analysis.units import Unit
 
 # What a module makes in one call of its own is let go with the call.
 NOT_FORWARD = r"\A(?!\s*(?:@[^\n]*\n\s*)*def (?:forward|__init__|_init_weights)\b)"
@@ -36,12 +38,12 @@ WORDS: dict[str, str] = {
     "TM213": r"\bdeepcopy\b|\bstate_dict\b[\s\S]*clone|\bclone\b[\s\S]*(?:state_dict|parameters)",
     "TM204": r"\bdef training_epoch_end\b",
     "TM109": r"set_to_none\s*=\s*False|\bzero_grad\s*\(\s*False",
-    "TM110": r"\bclip_grad",
+    "TM110": r"\bclip_grad\w*\s*\(",
     "TM203": _all(
-        r"\b(?:for|while)\b|_step\b",
+        r"\b(?:for|while)\b|_step\s*\(",
         r"append|extend|concat|\bcat\b|\bfor\b",
-        r"\bcuda\b|\.to\b|device|accelerator|_step\b",
-        r"no_?grad|inference_mode|detach|\.data\b|_step\b",
+        r"\bcuda\b|\.to\b|device|accelerator|_step\s*\(",
+        r"no_?grad|inference_mode|detach|\.data\b|_step\s*\(",
     ),
     "TM207": r"\bcreate_graph\b|\bzero_grad\b",
     "TM208": (
@@ -70,10 +72,25 @@ WORDS: dict[str, str] = {
     # What becomes a data set, and statements of the module that move something.
     "TM305": r"\bTensorDataset\b|\bbatch_size\s*=|\bdef __getitem__\b|\A(?!\s*(?:@|class\b|(?:async\s+)?def\b))[\s\S]*\.(?:cuda|to)\b\s*\("
     r"|\A\w[\w, ]*=\s*\w+\[[^\n]*:",
-    "TM304": r"\bnum_workers\s*=[^=]",
+    "TM304": r"[(,]\s*num_workers\s*=[^=]",
     "TM403": r"\bpad_sequence\b|\bpadding\s*=|\bDataCollator\w+\(|ALLOC_CONF|expandable_segments",
-    "TM307": r"\bnum_workers\s*=[^=]",
+    "TM307": r"[(,]\s*num_workers\s*=[^=]",
 }
+# What a file must speak of, one of these, for a rule to have anything to say: else it is not even imported.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "TM209": ("register",),
+    "TM210": ("cat", "stack"),
+    "TM211": ("except",),
+    "TM212": ("state_dict", "best"),
+    "TM213": ("copy", "clone", "state_dict"),
+    "TM214": ("cache",),
+    "TM301": ("load",),
+    "TM304": ("num_workers",),
+    "TM401": ("empty_cache",),
+    "TM402": ("empty_cache",),
+}
+# Of these, a backward, step or clear must be in sight.
+OF_GRADIENTS = re.compile(r"TM1|TM20[67]")
 # Rules about state that several definitions share: what matches is looked at together with its class and what it names.
 WITH_COMPANIONS = frozenset({"TM209", "TM305"})
 # Rules that ask what becomes of the lists which a method fills.
@@ -104,6 +121,43 @@ LITERALS: dict[str, str] = {
 }
 
 
+# What brings something new with every turn: a move to the device, random numbers, a step that a framework calls.
+BRINGS = re.compile(
+    r"\.\s*(?:to|cuda|xpu|npu|mps|hpu)\b|_step\s*\(|(?:to|on)_?(?:device|cuda|gpu)|move_data|send_to|put_on|prepare_"
+    r"|\b(?:randn?|randn_like|randint|normal|sample)\s*\("
+)
+DATA = re.compile(
+    rf"{torchapi.DATA_NAME.pattern}|loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery|train|set)(?:$|_)", re.I
+)
+
+
+def _is_called_in_turns(unit: Unit) -> bool:
+    """Whether a framework may call it with every batch: joining in a loop matters to rules only where the gate looks in any case."""
+    return unit.name.endswith("_step") or ".on(" in unit.text
+
+
+def _goes_over_inputs(unit: Unit) -> bool:
+    """Whether something new comes with every turn, and a model may run over it."""
+    if not unit.loops:
+        return True
+    return unit.runs_models and bool(BRINGS.search(unit.text) or any(DATA.search(word) for word in unit.loop_words))
+
+
+# What is asked of a definition whose text matches: words alone say little of it.
+ASKED: dict[str, Callable[[Unit], bool]] = {"TM210": _is_called_in_turns, "TM203": _goes_over_inputs}
+
+
+def may_report(code: str, text: str, trains: bool) -> bool:
+    """Whether a rule can have anything to say of a file.
+
+    Args:
+        code: of the rule.
+        text: of the file.
+        trains: whether it, or what it imports, back-propagates, steps or clears gradients.
+    """
+    return (trains or not OF_GRADIENTS.match(code)) and (code not in NEEDED or any(word in text for word in NEEDED[code]))
+
+
 class Triggers:
     """The words of some rules.
 
@@ -112,11 +166,17 @@ class Triggers:
     """
 
     def __init__(self, codes: frozenset[str]) -> None:
-        self._rules = [(LITERALS.get(code, "").split() or [""], re.compile(WORDS[code])) for code in sorted(codes & WORDS.keys())]
+        self._rules = [
+            (LITERALS.get(code, "").split() or [""], re.compile(WORDS[code]), ASKED.get(code)) for code in sorted(codes & WORDS.keys())
+        ]
 
-    def found(self, text: str) -> bool:
-        """Whether a text has the words of one of the rules."""
-        return any(any(word in text for word in words) and pattern.search(text) for words, pattern in self._rules)
+    def found(self, unit: Unit) -> bool:
+        """Whether a unit has the words of one of the rules."""
+        text = unit.text
+        return any(
+            any(word in text for word in words) and pattern.search(text) and (asked is None or asked(unit))
+            for words, pattern, asked in self._rules
+        )
 
 
 @lru_cache(maxsize=16)

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.catalogue import rule_codes
 from flake8_torchmem.fixes.document import Document
 from flake8_torchmem.fixes.plan import Planned
 from flake8_torchmem.fixes.rounds import SAFE_ONLY, UNSAFE_TOO, Left, Outcome, Rounds
+from flake8_torchmem.rules import rule_codes
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.imports.project import Project
@@ -56,7 +56,8 @@ def fix_document(
     held = Settings().enabled_codes() | selected
 
     def diagnose(text: str) -> list[Finding]:
-        return unsuppressed(text, check_text(text, path, held, project=project))
+        found = check_text(text, path, held, project=project)
+        return unsuppressed(text, check_text(text, path, held, project=project, whole=True) if found else [])
 
     rounds = Rounds(diagnose, selected, UNSAFE_TOO if unsafe else SAFE_ONLY, wanted)
     if is_generated(document):

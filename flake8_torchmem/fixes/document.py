@@ -74,9 +74,9 @@ def _offset(starts: Sequence[int], line: int, column: int) -> int:
 
 
 def overlap(one: Span, other: Span) -> bool:
-    """Whether two edits would touch the same text, or insert at the same place."""
-    begin, end = max(_start(one), _start(other)), min(_end(one), _end(other))
-    return begin < end or _start(one) == _start(other)
+    """Whether two edits would touch the same text, or insert at the same place, or one within what the other replaces."""
+    first, second = sorted((one, other))
+    return _start(second) < _end(first) or _start(first) == _start(second)
 
 
 def _start(span: Span) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 
 import libcst as cst
@@ -15,6 +16,8 @@ ATOMS = (
     cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.List, cst.Dict, cst.Set, cst.ListComp, cst.DictComp, cst.SetComp,
     cst.SimpleString,
 )  # fmt: skip
+BINDING = (cst.Assign, cst.AnnAssign)
+KEY = re.compile(r"\[([^][]+)\]")
 MOVES = frozenset({"cpu", "to", "cuda", "numpy", "tolist"})
 
 
@@ -26,11 +29,14 @@ def rewrite(syntax: Syntax, place: Span, role: Role, template: str, path: str) -
         place: the call or statement.
         role: which expression there is meant.
         template: `{}` stands for what was there.
-        path: only this access path in it.
+        path: only this access path in it, or this entry of the display that it is.
     """
     value = role_of(syntax, place, role)
-    for node in _reads(syntax, value, path) if path else [value]:
-        yield Edit(_with_parentheses(syntax, node), _written(syntax, node, template))
+    for node in [_part(value, path)] if path.startswith("[") or not path else _reads(syntax, value, path):
+        written = _written(syntax, node, template)
+        parent = syntax.parents[node]
+        operand = isinstance(parent, (cst.Attribute, cst.Subscript)) and parent.value is node
+        yield Edit(_with_parentheses(syntax, node), f"({written})" if operand and not template.startswith("{}.") else written)
 
 
 def role_of(syntax: Syntax, place: Span, role: Role) -> cst.BaseExpression:
@@ -43,6 +49,11 @@ def role_of(syntax: Syntax, place: Span, role: Role) -> cst.BaseExpression:
         return _value(syntax, place)
     if role is Role.WHOLE:
         return syntax.expression(place)
+    if role is Role.TEST:
+        return _value(syntax, place) if syntax.has(place, *BINDING) else syntax.expression(place)
+    if role is Role.DIVISOR:
+        binds = syntax.has(place, *BINDING, cst.AugAssign)
+        return _divisor(syntax, syntax.find(place, *BINDING, cst.AugAssign) if binds else syntax.expression(place))
     call = syntax.find(place, cst.Call)
     if role is Role.LOSS:
         return _loss(call)
@@ -69,24 +80,44 @@ def drop_argument(syntax: Syntax, place: Span, name: str, position: int | None) 
     index = named[0] if named else position
     if index is None or index >= len(call.args):
         raise Refused(f"the call has no argument `{name}`")
-    span = syntax.span(call.args[index])
+    yield _without(syntax, call, index)
+
+
+def _without(syntax: Syntax, call: cst.Call, index: int) -> Edit:
+    """An argument goes, and what was only there for it; comments stay."""
+    span, comma = syntax.span(call.args[index]), call.args[index].comma
+    end = syntax.span(comma) if isinstance(comma, cst.Comma) else span
+    if len(call.args) == 1:
+        after = syntax.span(call)
+        line, column = _with_parentheses(syntax, call.func).end_line, _with_parentheses(syntax, call.func).end_column
+        inner = Span(line, column, after.end_line, after.end_column)
+        words = syntax.between(Span(line, column, span.line, span.column)) + syntax.between(
+            Span(end.end_line, end.end_column, *_end(after))
+        )
+        comments = re.findall(r"#[^\n]*", words)
+        return Edit(inner, f"(  {'  '.join(comments)}\n{syntax.indent(after.end_line)})" if comments else "()")
     if index + 1 < len(call.args):
         following = syntax.span(call.args[index + 1])
-        yield Edit(Span(span.line, span.column, following.line, following.column), "")
-        return
-    comma = call.args[index].comma
-    end = syntax.span(comma) if isinstance(comma, cst.Comma) else span
-    before = syntax.span(call.args[index - 1]) if index else None
-    begin = (before.end_line, before.end_column) if before else (span.line, span.column)
-    yield Edit(Span(*begin, end.end_line, end.end_column), "")
+        between = syntax.between(Span(end.end_line, end.end_column, following.line, following.column))
+        if "#" in between:
+            lead = len(between) - len(between.lstrip(" \t"))
+            return Edit(Span(span.line, span.column, end.end_line, end.end_column + lead), "")
+        return Edit(Span(span.line, span.column, following.line, following.column), "")
+    before = syntax.span(call.args[index - 1])
+    return Edit(Span(before.end_line, before.end_column, *_end(end)), "")
+
+
+def _end(span: Span) -> tuple[int, int]:
+    return span.end_line, span.end_column
 
 
 def make_there(syntax: Syntax, transfer: Span, factory: Span) -> Iterator[Edit]:
     """`torch.zeros(3).float().to(device)` becomes `torch.zeros(3, device=device).float()`."""
     outer, inner = syntax.find(transfer, cst.Call), syntax.find(factory, cst.Call)
-    if not isinstance(outer.func, cst.Attribute) or len(outer.args) > 1 or any(arg.star for arg in outer.args):
+    told = [arg for arg in outer.args if arg.keyword is None or arg.keyword.value != "non_blocking"]
+    if not isinstance(outer.func, cst.Attribute) or len(told) > 1 or any(arg.star for arg in told):
         raise Refused("the transfer has further arguments")
-    device = syntax.source(outer.args[0].value) if outer.args else '"cuda"'
+    device = syntax.source(told[0].value) if told else '"cuda"'
     if any(arg.keyword is not None and arg.keyword.value == "device" for arg in inner.args):
         raise Refused("the factory function is given a device already")
     yield _appended(syntax, inner, f"device={device}")
@@ -126,6 +157,22 @@ def _value(syntax: Syntax, place: Span) -> cst.BaseExpression:
     return value
 
 
+def _divisor(syntax: Syntax, node: cst.CSTNode) -> cst.BaseExpression:
+    """The right side of the only division in a statement or an expression."""
+    found: list[cst.BaseExpression] = []
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, cst.BinaryOperation) and isinstance(current.operator, cst.Divide):
+            found.append(current.right)
+        elif isinstance(current, cst.AugAssign) and isinstance(current.operator, cst.DivideAssign):
+            found.append(current.value)
+        pending.extend(children(current))
+    if len(found) != 1:
+        raise Refused("it is not clear which division is meant")
+    return found[0]
+
+
 def _loss(call: cst.Call) -> cst.BaseExpression:
     """`loss` of `loss.backward()`, `scaler.scale(loss).backward()` and `accelerator.backward(loss)`."""
     positional = [arg.value for arg in call.args if arg.keyword is None and not arg.star]
@@ -158,12 +205,13 @@ def _operand(syntax: Syntax, node: cst.BaseExpression, whole: str) -> str:
 
 
 def _reads(syntax: Syntax, value: cst.BaseExpression, path: str) -> Sequence[cst.BaseExpression]:
-    """The outermost parts of an expression that are an access path."""
+    """The outermost parts of an expression that are spelled so, white space and quotes aside."""
+    path = _normal(path)
     found: list[cst.BaseExpression] = []
     pending: list[cst.CSTNode] = [value]
     while pending:
         node = pending.pop()
-        if isinstance(node, (cst.Name, cst.Attribute, cst.Subscript)) and _normal(syntax.source(node)) == path:
+        if isinstance(node, cst.BaseExpression) and _normal(syntax.source(node)) == path:
             found.append(node)
         elif isinstance(node, (cst.Attribute, cst.Arg)):
             pending.append(node.value)
@@ -172,6 +220,23 @@ def _reads(syntax: Syntax, value: cst.BaseExpression, path: str) -> Sequence[cst
     if not found:
         raise Refused(f"`{path}` was not found again in the expression")
     return found
+
+
+def _part(value: cst.BaseExpression, path: str) -> cst.BaseExpression:
+    """The entry of a display that a path such as `['loss'][0]` leads to, the display itself for an empty one."""
+    for written in KEY.findall(path):
+        key = ast.literal_eval(written)
+        if isinstance(value, (cst.Tuple, cst.List)) and not any(isinstance(element, cst.StarredElement) for element in value.elements):
+            value = value.elements[key].value
+        elif isinstance(value, cst.Dict):
+            value = next((e.value for e in value.elements if isinstance(e, cst.DictElement) and _is_key(e.key, key)), value)
+        else:
+            raise Refused("the part was not found again in what is stored")
+    return value
+
+
+def _is_key(node: cst.BaseExpression, key: object) -> bool:
+    return isinstance(node, (cst.SimpleString, cst.Integer)) and ast.literal_eval(node.value) == key
 
 
 def _with_parentheses(syntax: Syntax, node: cst.BaseExpression) -> Span:
@@ -186,6 +251,6 @@ def _with_parentheses(syntax: Syntax, node: cst.BaseExpression) -> Span:
 def _normal(source: str) -> str:
     """One spelling for all of white space and quotes."""
     try:
-        return ast.unparse(ast.parse(source.strip(), mode="eval"))
+        return ast.unparse(ast.parse(f"({source.strip()})", mode="eval"))
     except SyntaxError:
         return source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 
 import libcst as cst
 
@@ -12,6 +13,7 @@ from flake8_torchmem.model import Edit, Span
 
 MODULES = ("torch", "copy")
 FULL = re.compile(rf"(?<![\w.])(?P<module>{'|'.join(MODULES)})\.(?P<rest>[A-Za-z_][\w.]*)")
+KEY = re.compile(r"\['([^'\"\\]*)'\]")  # as paths spell it
 
 
 def spelled(syntax: Syntax, code: str) -> tuple[str, list[Edit]]:
@@ -37,7 +39,7 @@ def spelled(syntax: Syntax, code: str) -> tuple[str, list[Edit]]:
         needed[module] = None
         return full
 
-    text = FULL.sub(spell, code)
+    text = KEY.sub(lambda match: f'["{match[1]}"]' if f'["{match[1]}"]' in syntax.text else match[0], FULL.sub(spell, code))
     return text, [_import(syntax, module) for module in needed]
 
 
@@ -53,6 +55,70 @@ def imported(syntax: Syntax) -> dict[str, str]:
             for alias in node.names:
                 found[_local(alias) or _dotted(alias.name)] = f"{_dotted(node.module)}.{_dotted(alias.name)}"
     return found
+
+
+def is_imported_later(syntax: Syntax, code: str, line: int) -> bool:
+    """Whether the name that code begins with is only imported after a line, where it is evaluated."""
+    found = re.match(r"\w+", code)
+    bound = [
+        syntax.span(node).line
+        for node in _imports(syntax)
+        if not isinstance(node.names, cst.ImportStar)
+        for alias in node.names
+        if found is not None and _binds(alias) == found[0]
+    ]
+    return bool(bound) and min(bound) > line
+
+
+def idle(syntax: Syntax) -> set[str]:
+    """Names that the module's own imports bind and nothing in the file reads."""
+    used = {node.value for node in syntax.parents if isinstance(node, cst.Name) and not _in_import(syntax, node)}
+    told = {node.raw_value for node in syntax.parents if isinstance(node, cst.SimpleString)}  # `__all__`, annotations in quotes
+    return {name for name in imported(syntax) if name not in used and not any(name in text for text in told)}
+
+
+def without_imports(syntax: Syntax, names: set[str]) -> Iterator[Edit]:
+    """Imports of these names go; lines that hold more than one statement, and those with a `noqa`, stay."""
+    for node in _imports(syntax):
+        aliases = () if isinstance(node.names, cst.ImportStar) else tuple(node.names)
+        line, gone = syntax.parents[node], [alias for alias in aliases if _binds(alias) in names]
+        if not gone or len(line.body) > 1 or "noqa" in syntax.lines[syntax.span(line).line - 1]:  # type: ignore[attr-defined]
+            continue
+        if len(gone) == len(aliases):
+            yield _without_line(syntax, line)
+            continue
+        for alias in gone:
+            yield _without_alias(syntax, aliases, alias)
+
+
+def _without_alias(syntax: Syntax, aliases: tuple[cst.ImportAlias, ...], alias: cst.ImportAlias) -> Edit:
+    index, span = aliases.index(alias), syntax.span(alias)
+    if index + 1 < len(aliases):
+        following = syntax.span(aliases[index + 1])
+        return Edit(Span(span.line, span.column, following.line, following.column), "")
+    before = syntax.span(aliases[index - 1].asname or aliases[index - 1].name)
+    return Edit(Span(before.end_line, before.end_column, span.end_line, span.end_column), "")
+
+
+def _without_line(syntax: Syntax, line: cst.CSTNode) -> Edit:
+    """A line goes; a section of imports that it was all of goes with the space before it, at the head of the file with that behind it."""
+    first, last = syntax.span(line).line, syntax.span(line).end_line
+    blank = [True, *(not text.strip() for text in syntax.lines), True]
+    if blank[first - 1] and blank[last + 1]:
+        if first == 1:
+            while last + 1 < len(syntax.lines) and blank[last + 1]:
+                last += 1
+        while first > 1 and blank[first - 1]:
+            first -= 1
+    return Edit(Span(first, 1, last + 1, 1), "")
+
+
+def _binds(alias: cst.ImportAlias) -> str:
+    return _local(alias) or _dotted(alias.name).partition(".")[0]
+
+
+def _in_import(syntax: Syntax, node: cst.CSTNode) -> bool:
+    return any(isinstance(around, (cst.Import, cst.ImportFrom)) for around in syntax.around(node))
 
 
 def _import(syntax: Syntax, module: str) -> Edit:

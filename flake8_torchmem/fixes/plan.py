@@ -65,9 +65,9 @@ def _named(code: str, syntax: Syntax, make: Callable[[str], Iterator[Edit]]) -> 
 
 
 ACTIONS: dict[type, Callable[[Any, Syntax], Iterator[Edit]]] = {
-    remedies.Insert: lambda a, syntax: _named(a.code, syntax, lambda text: statements.insert(syntax, text, a.anchor, a.after)),
-    remedies.Move: lambda a, syntax: statements.move(syntax, a.statement, a.anchor, a.after),
-    remedies.Remove: lambda a, syntax: statements.remove(syntax, a.statement),
+    remedies.Insert: lambda a, syntax: _named(a.code, syntax, lambda text: statements.insert(syntax, text, a.anchor, a.after, a.beside)),
+    remedies.Move: lambda a, syntax: statements.move(syntax, a),
+    remedies.Remove: lambda a, syntax: statements.remove(syntax, a.statement, a.unasked),
     remedies.Rewrite: lambda a, syntax: _named(a.template, syntax, lambda text: expressions.rewrite(syntax, a.place, a.role, text, a.path)),
     remedies.SetArgument: lambda a, syntax: _named(a.value, syntax, lambda text: expressions.set_argument(syntax, a.call, a.name, text)),
     remedies.DropArgument: lambda a, syntax: expressions.drop_argument(syntax, a.call, a.name, a.position),
@@ -81,7 +81,7 @@ ACTIONS: dict[type, Callable[[Any, Syntax], Iterator[Edit]]] = {
 def _merged(edits: Sequence[Edit]) -> list[Edit]:
     """The edits in order of place: insertions at one place in the order in which they were asked for, before what is replaced there."""
     found: list[Edit] = []
-    for edit in sorted(edits, key=lambda edit: (edit.span.line, edit.span.column)):
+    for edit in sorted(edits, key=lambda edit: (edit.span.line, edit.span.column, not _is_empty(edit.span))):
         last = found[-1] if found else None
         if last is not None and _is_empty(last.span) and (last.span.line, last.span.column) == (edit.span.line, edit.span.column):
             found[-1] = Edit(edit.span, last.text + edit.text)

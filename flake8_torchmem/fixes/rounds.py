@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flake8_torchmem.fixes.document import Document, overlap
+from flake8_torchmem.fixes.names import idle, without_imports
 from flake8_torchmem.fixes.plan import Planned, plan, safety_of
 from flake8_torchmem.fixes.syntax import Refused, Syntax
 from flake8_torchmem.model import Finding, Safety
@@ -76,8 +77,23 @@ class Rounds:
                 continue  # what failed is remembered: the next round plans without it
             outcome.document, findings, applied = made
             outcome.fixed += [(each.finding, each.fix.safety) for each in applied]
+        if outcome.fixed:
+            outcome.document, findings = self._tidied(document, outcome.document, findings)
         outcome.left = list(self._left(outcome.document, findings))
         return outcome
+
+    def _tidied(self, before: Document, after: Document, findings: list[Finding]) -> tuple[Document, list[Finding]]:
+        """The document without imports that were of use before and are no longer."""
+        try:
+            syntax = Syntax(after.normal)
+            useless = idle(syntax) - idle(Syntax(before.normal))
+        except Refused:
+            return after, findings
+        edits = list(without_imports(syntax, useless)) if useless else []
+        if not edits:
+            return after, findings
+        tidy = after.edited(edits)
+        return tidy, self.diagnose(tidy.normal)
 
     def _planned(self, document: Document, findings: Sequence[Finding]) -> list[Planned]:
         """Fixes that do not touch one another, in order of place."""

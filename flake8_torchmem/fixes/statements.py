@@ -2,82 +2,212 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import libcst as cst
 
-from flake8_torchmem.fixes.syntax import Refused, Syntax, children
+from flake8_torchmem.fixes.syntax import STATEMENTS, Refused, Syntax, children
 from flake8_torchmem.model import Edit, Span
+from flake8_torchmem.remedies import Move
 
+LEVELS = re.compile(r"^(?: {4})+")  # of code that a remedy brings in
 SUITES = (cst.For, cst.While, cst.With, cst.If, cst.Else, cst.Try, cst.TryStar, cst.FunctionDef, cst.ExceptHandler, cst.Finally)
 
 
-def insert(syntax: Syntax, code: str, anchor: Span, after: bool) -> Iterator[Edit]:
+def insert(syntax: Syntax, code: str, anchor: Span, after: bool, beside: Span | None = None) -> Iterator[Edit]:
     """New statements beside another one.
 
     Args:
         syntax: the file.
-        code: lines without the indentation of their block.
+        code: lines without the indentation of their block; four spaces stand for one more level.
         anchor: the statement, or something in it.
-        after: whether they come after it.
+        after: whether they come after it; nothing comes before a docstring.
+        beside: the statement is the one around it in the innermost block that holds this place as well.
     """
-    statement = _outermost_branch(syntax, syntax.statement(anchor))
+    statement = _outermost_branch(syntax, raised(syntax, syntax.statement(anchor), beside))
+    after = after or _is_docstring(syntax, statement)
     if not has_own_lines(syntax, statement):
         yield _within_line(syntax, statement, code, anchor, after)
         return
     span = syntax.span(statement)
     indent = syntax.indent(span.line)
-    body = indented(code.split("\n"), indent)
+    body = indented([LEVELS.sub(lambda match: syntax.step * (len(match[0]) // 4), line) for line in code.split("\n")], indent)
     if not after:
         line = first_line(syntax, statement) - len(comments_above(syntax, statement))
         yield Edit(Span(line, 1, line, 1), "".join(f"{each}\n" for each in body))
         return
     last = span.end_line
+    if last < len(syntax.lines):  # at the start of the next line: an edit of the last one may take its end along
+        yield Edit(Span(last + 1, 1, last + 1, 1), "".join(f"{each}\n" for each in body))
+        return
     end = len(syntax.lines[last - 1]) + 1
     yield Edit(Span(last, end, last, end), "".join(f"\n{each}" for each in body))
 
 
-def move(syntax: Syntax, moved: Span, anchor: Span, after: bool) -> Iterator[Edit]:
+def move(syntax: Syntax, action: Move) -> Iterator[Edit]:
     """A statement, with the comments that are about it alone, goes beside another one."""
-    statement = syntax.statement(moved)
-    while isinstance(_owner(syntax, statement), (cst.For, cst.With)) and len(syntax.block(statement)) == 1:
-        statement = _owner(syntax, statement)  # the loop over parameters that clears each
-        if _holds(syntax, statement, anchor):
-            raise Refused("both are in the same loop")
+    moved, anchor = action.statement, action.anchor
+    if not (isinstance(moved, Span) and isinstance(anchor, Span) and (action.beside is None or isinstance(action.beside, Span))):
+        raise Refused("the places are in another file")
+    statement = syntax.statement(moved) if action.keep else _with_its_blocks(syntax, syntax.statement(moved), anchor, action.whole)
     if not has_own_lines(syntax, statement):
         small = _small(syntax, statement, moved)
-        yield from _cut(syntax, statement, small)
-        yield from insert(syntax, syntax.source(small), anchor, after)
+        if not action.keep:
+            yield from _cut(syntax, statement, small)
+        yield from insert(syntax, syntax.source(small), anchor, action.after, action.beside)
         return
     if _has_multiline_string(syntax, statement):
         raise Refused("the statement holds a string of several lines")
-    first, last = _extent(syntax, statement)
+    first, last = _extent(syntax, statement) if not action.keep else (first_line(syntax, statement), syntax.span(statement).end_line)
     indent = syntax.indent(syntax.span(statement).line)
     lines = [line.removeprefix(indent) for line in syntax.lines[first - 1 : last]]
-    yield from remove_statement(syntax, statement)
-    yield from insert(syntax, "\n".join(lines), anchor, after)
+    if not action.keep:
+        yield from remove_statement(syntax, statement)
+    yield from insert(syntax, "\n".join(lines), anchor, action.after, action.beside)
 
 
-def remove(syntax: Syntax, place: Span) -> Iterator[Edit]:
-    """A statement goes, with the comments that are about it alone."""
-    statement = syntax.statement(place)
-    if has_own_lines(syntax, statement):
+def _with_its_blocks(syntax: Syntax, statement: cst.CSTNode, anchor: Span | None, whole: bool) -> cst.CSTNode:
+    """The statement, or the loop over parameters that clears each; `whole`: or the branch that holds nothing else."""
+    while True:
+        parent = _owner(syntax, statement)
+        compound = _outermost_branch(syntax, syntax.parents[parent] if isinstance(parent, cst.Else) else parent)
+        loop = isinstance(parent, (cst.For, cst.With)) and len(syntax.block(statement)) == 1
+        if loop and _holds(syntax, parent, anchor):
+            raise Refused("both are in the same loop")
+        if not loop and not (whole and isinstance(compound, cst.If) and not _holds(syntax, compound, anchor)):
+            return statement
+        if not loop and not _is_bare(compound):
+            raise Refused("other code is in the branch that it would leave")
+        statement = parent if loop else compound
+
+
+def _is_bare(branch: cst.CSTNode | None) -> bool:
+    """Whether each arm of an `if` holds one statement."""
+    while isinstance(branch, cst.If):
+        if len(branch.body.body) != 1:
+            return False
+        branch = branch.orelse
+    return branch is None or (isinstance(branch, cst.Else) and len(branch.body.body) == 1)
+
+
+def raised(syntax: Syntax, statement: cst.CSTNode, beside: Span | None) -> cst.CSTNode:
+    """What stands around a statement, or itself, in the innermost block that holds another place as well."""
+    if beside is None:
+        return statement
+    holding = {syntax.parents[node] for node in syntax.around(syntax.statement(beside)) if node in syntax.parents}
+    for node in syntax.around(statement):
+        if isinstance(node, (*STATEMENTS, cst.SimpleStatementSuite)) and syntax.parents[node] in holding and syntax.block(node):
+            return node
+    raise Refused("the places have no block in common")
+
+
+def remove(syntax: Syntax, place: Span, unasked: bool = False) -> Iterator[Edit]:
+    """A statement goes, with the comments that are about it alone; `unasked`: and the `if` or `elif` that it is all of."""
+    statement = _with_its_blocks(syntax, syntax.statement(place), None, whole=False)
+    whole = len(getattr(statement, "body", ())) == 1 if isinstance(statement, (cst.SimpleStatementLine, cst.SimpleStatementSuite)) else True
+    while unasked and whole and _is_all_of_an_if(syntax, statement):
+        statement = _owner(syntax, statement)
+    if isinstance(syntax.parents.get(statement), cst.If):
+        yield _without_elif(syntax, statement)
+    elif has_own_lines(syntax, statement):
         yield from remove_statement(syntax, statement)
     else:
         yield from _cut(syntax, statement, _small(syntax, statement, place))
 
 
 def remove_statement(syntax: Syntax, statement: cst.CSTNode) -> Iterator[Edit]:
-    """A statement with lines of its own goes; an `else` that would be empty goes with it, another block gets `pass`."""
+    """A statement with lines of its own goes; an `else` or `if` that would be empty goes with it, another block gets `pass`."""
     first, last = _extent(syntax, statement)
     if len(syntax.block(statement)) == 1:
         owner = _owner(syntax, statement)
-        if not isinstance(owner, cst.Else):
+        if _is_whole_if(syntax, owner):
+            if isinstance(owner.orelse, cst.Else):  # type: ignore[attr-defined]
+                yield from _keep_else(syntax, owner)  # type: ignore[arg-type]
+                return
+            owner_first = first_line(syntax, owner) - len(comments_above(syntax, owner))
+            yield Edit(_lines(syntax, owner_first, syntax.span(owner).end_line), "")
+            return
+        attempt = syntax.parents.get(owner)
+        ends = isinstance(owner, cst.Finally) and isinstance(attempt, cst.Try) and attempt.handlers
+        if isinstance(owner, cst.Finally) and not ends:
+            raise Refused("it is all that the `finally` of its `try` does")
+        if not isinstance(owner, (cst.Else, cst.Finally)):
             span = syntax.span(statement)
             yield Edit(Span(span.line, span.column, span.end_line, span.end_column), "pass")
             return
         first = syntax.span(owner).line
+    if first > 1 and last < len(syntax.lines) and not syntax.lines[first - 2].strip() and not syntax.lines[last].strip():
+        first -= 1  # one of two blank lines is enough
     yield Edit(_lines(syntax, first, last), "")
+
+
+def _is_all_of_an_if(syntax: Syntax, statement: cst.CSTNode) -> bool:
+    """Whether a statement is all that an `if` does, and nothing is done else."""
+    owner = _owner(syntax, statement)
+    alone = isinstance(statement, cst.SimpleStatementSuite) or len(syntax.block(statement)) == 1
+    return alone and isinstance(owner, cst.If) and owner.orelse is None
+
+
+def _without_elif(syntax: Syntax, branch: cst.CSTNode) -> Edit:
+    """The last `elif` goes."""
+    return Edit(_lines(syntax, syntax.span(branch).line, syntax.span(branch).end_line), "")
+
+
+def _is_docstring(syntax: Syntax, statement: cst.CSTNode) -> bool:
+    """Whether a statement is the text that a function, class or module begins with."""
+    small = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) else None
+    text = isinstance(small, cst.Expr) and isinstance(small.value, (cst.SimpleString, cst.ConcatenatedString))
+    owner = _owner(syntax, statement)
+    return text and isinstance(owner, (cst.FunctionDef, cst.ClassDef, cst.Module)) and syntax.block(statement)[0] is statement
+
+
+def _is_whole_if(syntax: Syntax, owner: cst.CSTNode) -> bool:
+    """Whether an emptied `if` can go, or its `else` can take its place: no `elif` on either side, a test that only looks."""
+    if not isinstance(owner, cst.If) or isinstance(owner.orelse, cst.If) or _outermost_branch(syntax, owner) is not owner:
+        return False
+    if len(syntax.block(owner)) < 2 or (isinstance(owner.orelse, cst.Else) and not isinstance(owner.orelse.body, cst.IndentedBlock)):
+        return False
+    pending: list[cst.CSTNode] = [owner.test]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (cst.NamedExpr, cst.Await)) or (owner.orelse is None and isinstance(node, cst.Call)):
+            return False
+        pending.extend(children(node))
+    return True
+
+
+def _keep_else(syntax: Syntax, owner: cst.If) -> Iterator[Edit]:
+    """`if c: <nothing> else: rest` becomes `if not c: rest`."""
+    test, begin = syntax.span(owner.test), syntax.span(owner)
+    text = syntax.between(Span(begin.line, begin.column + len("if"), test.line, test.column))
+    end = syntax.span(owner.test)
+    if owner.test.lpar:
+        closing = syntax.span(owner.test.rpar[-1])
+        end = Span(closing.line, closing.column, closing.end_line, closing.end_column)
+    if text.strip(" (") or end.end_line != begin.line or owner.orelse is None:
+        raise Refused("the branch that it would leave empty has a test of several lines")
+    yield Edit(Span(begin.line, begin.column + len("if"), end.end_line, end.end_column), f" {negated(syntax, owner.test)}")
+    first, last = begin.line + 1, syntax.span(owner.orelse).line
+    yield Edit(_lines(syntax, first, last), "")
+
+
+# `<` is not the opposite of `>=` where a loss is no number.
+NEGATED: dict[type[cst.BaseCompOp], str] = {
+    cst.Equal: "!=", cst.NotEqual: "==", cst.Is: "is not", cst.IsNot: "is", cst.In: "not in", cst.NotIn: "in",
+}  # fmt: skip
+
+
+def negated(syntax: Syntax, test: cst.BaseExpression) -> str:
+    """The opposite of a condition."""
+    if isinstance(test, cst.UnaryOperation) and isinstance(test.operator, cst.Not):
+        return syntax.source(test.expression)
+    target = test.comparisons[0] if isinstance(test, cst.Comparison) and len(test.comparisons) == 1 else None
+    if isinstance(test, cst.Comparison) and target is not None and type(target.operator) in NEGATED:
+        left, right = syntax.whole(test.left), syntax.whole(target.comparator)
+        return f"{left} {NEGATED[type(target.operator)]} {right}"
+    source = syntax.source(test)
+    return f"not ({source})" if isinstance(test, (cst.BooleanOperation, cst.IfExp, cst.Lambda, cst.Comparison)) else f"not {source}"
 
 
 def has_own_lines(syntax: Syntax, statement: cst.CSTNode) -> bool:
@@ -150,8 +280,8 @@ def _owner(syntax: Syntax, statement: cst.CSTNode) -> cst.CSTNode:
     )
 
 
-def _holds(syntax: Syntax, outer: cst.CSTNode, place: Span) -> bool:
-    return outer in syntax.around(syntax.statement(place))
+def _holds(syntax: Syntax, outer: cst.CSTNode, place: Span | None) -> bool:
+    return place is not None and outer in syntax.around(syntax.statement(place))
 
 
 def _outermost_branch(syntax: Syntax, statement: cst.CSTNode) -> cst.CSTNode:

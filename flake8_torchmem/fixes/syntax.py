@@ -80,6 +80,14 @@ class Syntax:
         """The text of a node, as it is written, parentheses around it left out."""
         return self.between(self.span(node))
 
+    def whole(self, node: cst.BaseExpression) -> str:
+        """The text of an expression, parentheses around it counted in."""
+        span = self.span(node)
+        if node.lpar:
+            begin, end = self.span(node.lpar[0]), self.span(node.rpar[-1])
+            span = Span(begin.line, begin.column, end.end_line, end.end_column)
+        return self.between(span)
+
     def between(self, span: Span) -> str:
         """The text of a span."""
         kept = self.lines[span.line - 1 : span.end_line]
@@ -98,6 +106,10 @@ class Syntax:
         for node in exact or [node for node in here if isinstance(node, COMPOUND)]:
             return node
         raise Refused("the place was not found again in the syntax")
+
+    def has(self, span: Span, *kinds: type[cst.CSTNode]) -> bool:
+        """Whether a node of one of these kinds is at a span."""
+        return any(isinstance(node, kinds) and self.span(node) == span for node in self._by_start.get((span.line, span.column), ()))
 
     def expression(self, span: Span) -> cst.BaseExpression:
         """The outermost expression at a span."""

@@ -46,8 +46,11 @@ class Rule:
 class Report:
     """A defect before it has a position: the syntax it is about, a message and what to write instead.
 
-    `{0}`, `{1}` in the message become the line numbers of `mentions`. `remedy`: the edit that mends it, or why there is none;
-    None where the rule leaves that to people.
+    `{0}`, `{1}` in the message become the line numbers of `mentions`.
+
+    Attributes:
+        remedy: the edit that mends it, or why there is none; None where the rule leaves that to people.
+        tentative: it counts only if it is none any more when callers in other files are in sight.
     """
 
     site: Site
@@ -56,6 +59,7 @@ class Report:
     severity: Severity | None = None
     mentions: tuple[Site, ...] = ()
     remedy: Remedy | NoRemedy | None = None
+    tentative: bool = False
 
 
 def report_at(

@@ -47,8 +47,11 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-UNSAFE: it inserts `zero_grad()` before the first backward of the turn, or after the step where the step ends a window of
-micro-batches. The training changes, which is the purpose; a learning rate that was tuned with the defect may no longer fit.
+UNSAFE: it inserts `zero_grad()` before the first backward of the turn (the closure's, where the step evaluates one), in the block
+that holds the step as well. It goes right after the step where the step ends a window of micro-batches, comes first in its turn, or
+runs in a loop over optimizers; hand-written updates are followed by `p.grad = None`. The training changes, which is the purpose; a
+learning rate that was tuned with the defect may no longer fit. It is left to people where the optimizer has no name at that place,
+where gradients are read after the step, and where another optimizer's backward would add to what was cleared.
 
 ## References
 
@@ -63,6 +66,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.gradients.mending import Clears
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
@@ -87,7 +91,7 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Backwards that were seen, on some path, to add to gradients which a step of the same owner had used."""
     for seen in facts.gradients:
-        for backward, _, step in seen.stale:
+        for backward, owner, step in seen.stale_in_order:
             yield report_at(
                 seen,
                 backward,
@@ -95,6 +99,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 " so every step uses the sum of all batches so far",
                 _help(facts, seen, step),
                 mentions=(step.site,),
+                remedy=Clears(facts, seen).missing_clear(backward, owner, step) if facts.fixing else None,
             )
 
 

@@ -45,8 +45,10 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-UNSAFE: it moves the clear before the backward, or after the step where both stand under a condition that the backward does not
-share. The training changes: until now there was none.
+UNSAFE: it moves the clear before the first backward of the turn; after the step where the step ends a window of micro-batches, whose
+other gradients a clear before the backward would lose. After the step everywhere would be wrong with two networks: the other one's
+backward adds to the gradients before they are used again. The training changes: until now there was none. Left to people where the
+clear is in a function that does more, and where gradients are read after the step of a window.
 
 ## References
 
@@ -60,6 +62,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis.gradients.mending import Clears
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
@@ -91,4 +94,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 f" {spoken(step)} steps with nothing and does not learn",
                 "clear before the backward, or after the step",
                 mentions=(step.site,),
+                remedy=Clears(facts, seen).clear_between(verdict.cause, step) if facts.fixing else None,
             )

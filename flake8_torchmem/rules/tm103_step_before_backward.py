@@ -49,7 +49,10 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-UNSAFE: it moves the step below the backward (and below the clear, where that comes first). The training changes.
+UNSAFE: it moves the backward, and a clear that stands before it, above the step and above the unscaling and clipping that belong to
+it. Where the loss is computed only after the step, the step moves below the backward, with its unscaling, clips and the updates of
+scaler and schedule. The training changes. Left to people where the step waits for a condition and its loss comes later, and where
+gradients are read after the backward.
 
 ## References
 
@@ -64,6 +67,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.gradients.owners import spoken
+from flake8_torchmem.analysis.gradients.reordering import Backwards
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
@@ -94,4 +98,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
             f"{spoken(step)} steps before this turn's backward on line {{0}}: it uses empty gradients, or those of the last turn",
             "step after the backward: zero_grad, forward, backward, step",
             mentions=(verdict.cause.site,),
+            remedy=Backwards(facts, seen).late_backward(verdict.cause, step) if facts.fixing else None,
         )

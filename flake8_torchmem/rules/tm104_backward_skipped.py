@@ -49,8 +49,10 @@ def train(model, loader, optimizer, criterion, accumulate=4):
 
 ## Fix safety
 
-UNSAFE: it takes the backward out of its branch and puts it above the test (below it, where the branches compute the loss).
-The training changes: it now learns from every batch.
+UNSAFE: it takes the backward out of its branch and puts it above the test (below it, where each branch computes the loss). The arm
+that steps gets a backward of its own where the other one is under `no_sync()`, or scales the loss and this one does not. The training
+changes: it now learns from every batch. Left to people where the branch computes what it back-propagates, and where it is not certain
+how the dropped loss would be back-propagated.
 
 ## References
 
@@ -65,6 +67,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.gradients.owners import spoken
+from flake8_torchmem.analysis.gradients.reordering import Backwards
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
@@ -86,10 +89,11 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Steps of a turn that computes a loss and never back-propagates it."""
-    for seen, step, _ in facts.order_defects("TM104"):
+    for seen, step, verdict in facts.order_defects("TM104"):
         yield report_at(
             seen,
             step,
             f"the turn that reaches this step of {spoken(step)} never back-propagates its loss: that micro-batch is dropped",
             "call backward on every micro-batch, outside of the branch that decides whether to step",
+            remedy=Backwards(facts, seen).skipped(step, verdict.cause) if facts.fixing else None,
         )

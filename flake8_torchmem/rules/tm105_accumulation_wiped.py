@@ -48,8 +48,9 @@ def train(model, loader, optimizer, criterion, accumulate=4):
 
 ## Fix safety
 
-UNSAFE: it moves the clear under the condition of the step, right after the step. The training changes, and the gradients get
-longer; the learning rate may need another look.
+UNSAFE: it moves the clear under the condition of the step, right after it; where several steps end windows of their own, each gets a
+clear, and where one is there already, the wrong one goes. The training changes, and the gradients get longer; the learning rate may
+need another look. Left to people where gradients are read later, or another optimizer's backward would add to what was cleared.
 
 ## References
 
@@ -64,9 +65,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.gradients.mending import Clears
 from flake8_torchmem.analysis.gradients.owners import spoken
+from flake8_torchmem.analysis.gradients.places import spelled
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.remedies import Move, remedy
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
 if TYPE_CHECKING:
@@ -89,21 +91,26 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Clears that run with every micro-batch while the step waits for a window to fill."""
     for seen in facts.gradients:
-        for wipe in seen.wiped:
-            if wipe.owner not in seen.claims.get(wipe.backward, ()) or not _every_micro_batch(seen, wipe):
-                continue
-            steps = [step for step, name in seen.steps if name == wipe.owner]
-            waiting = next((step for step in steps if _waits(facts, seen, step, wipe, steps)), None)
-            if waiting is not None and not _reads_gradients(seen.function) and _together(seen, waiting, wipe):
-                yield report_at(
-                    seen,
-                    wipe.zero,
-                    f"the gradients of {spoken(waiting)} are cleared with every micro-batch, but the step (line {{0}}) runs only once per"
-                    " window: all micro-batches but the last are lost",
-                    "clear only after the step, under the same condition",
-                    mentions=(waiting.site,),
-                    remedy=remedy(Move(wipe.zero.site, waiting.site)),
-                )
+        for zero, wipes in _wipes(facts, seen).items():
+            waiting = wipes[0][1][0]
+            message = (
+                f"the gradients of {spoken(waiting)} are cleared with every micro-batch, but the step (line {{0}}) runs only once per"
+                " window: all micro-batches but the last are lost"
+            )
+            found = Clears(facts, seen).wiped(wipes) if facts.fixing else None
+            yield report_at(seen, zero, message, "clear only after the step, under the same condition", (waiting.site,), found)
+
+
+def _wipes(facts: FileFacts, seen: Observations) -> dict[ir.Zero, list[tuple[Wipe, list[ir.Step]]]]:
+    """The clears that are wrong, with all that each wipes and the steps that wait for it."""
+    found: dict[ir.Zero, list[tuple[Wipe, list[ir.Step]]]] = {}
+    for wipe in () if _reads_gradients(seen.function) else seen.wiped_in_order:
+        if wipe.owner in seen.claims.get(wipe.backward, ()) and _every_micro_batch(seen, wipe):
+            steps = [step for step, name in seen.steps_in_order if name == wipe.owner]
+            waiting = [step for step in steps if _waits(facts, seen, step, wipe, steps)]
+            if waiting and _together(seen, waiting[0], wipe):
+                found.setdefault(wipe.zero, []).append((wipe, waiting))
+    return found
 
 
 def _every_micro_batch(seen: Observations, wipe: Wipe) -> bool:
@@ -113,7 +120,7 @@ def _every_micro_batch(seen: Observations, wipe: Wipe) -> bool:
     # A micro-batch beside the loop of the others is the first one, written out.
     others = (seen.context(other).loops for other, owners in seen.claims.items() if wipe.owner in owners)
     first = backward.loops == shared and any(loops[: len(shared)] == shared != loops for loops in others)
-    return not clear.handler and not first and _spelled(clear.conds) <= _spelled(backward.conds)
+    return not clear.handler and not first and spelled(clear.conds) <= spelled(backward.conds)
 
 
 def _waits(facts: FileFacts, seen: Observations, step: ir.Step, wipe: Wipe, steps: list[ir.Step]) -> bool:
@@ -132,13 +139,9 @@ def _waits(facts: FileFacts, seen: Observations, step: ir.Step, wipe: Wipe, step
 
 def _together(seen: Observations, waiting: ir.Step, wipe: Wipe) -> bool:
     """Whether all owners that the backward feeds wait for the same window: one that steps more often uses the gradients."""
-    conds = _spelled(seen.context(waiting).conds)
+    conds = spelled(seen.context(waiting).conds)
     fed = seen.claims[wipe.backward] - {wipe.owner}
-    return all(_spelled(seen.context(step).conds) == conds for step, other in seen.steps if other in fed)
-
-
-def _spelled(conds: tuple[tuple[ir.Expr, bool, int], ...]) -> set[tuple[str, bool]]:
-    return {(ir.text(cond), arm) for cond, arm, _ in conds}
+    return all(spelled(seen.context(step).conds) == conds for step, other in seen.steps if other in fed)
 
 
 def _reads_gradients(function: ir.Function) -> bool:

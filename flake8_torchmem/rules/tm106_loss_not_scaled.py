@@ -52,8 +52,9 @@ def train(model, loader, optimizer, criterion, accumulate=4):
 
 ## Fix safety
 
-UNSAFE: it divides the loss at its backward. The gradients get shorter, and a learning rate that was tuned with the long ones no
-longer fits.
+UNSAFE: it divides the loss by the size of the window where it is back-propagated, so that what is logged stays as it was; a wrong
+divisor is replaced where it stands. The gradients get shorter, and a learning rate that was tuned with the long ones no longer fits.
+Left to people where the size has no name at the backward, in a helper that is not given it.
 
 ## References
 
@@ -68,6 +69,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.gradients.owners import spoken
+from flake8_torchmem.analysis.gradients.rescaling import divided
 from flake8_torchmem.analysis.gradients.scaling import Fault, faults
 from flake8_torchmem.analysis.gradients.windows import spelled
 from flake8_torchmem.model import Safety, Severity
@@ -99,6 +101,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
             f"write `(loss / {size.strip('`')}).backward()`, and log the undivided loss",
             Severity.WARNING if fault.adaptive else None,
             mentions=(fault.window.step.site,),
+            remedy=divided(fault, facts) if facts.fixing else None,
         )
 
 

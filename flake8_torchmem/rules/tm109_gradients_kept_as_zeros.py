@@ -48,8 +48,9 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-SAFE where no later code reads `.grad`: it drops the argument. Gradients are the same to the last
-bit, and so is training, unless some parameters get no gradient in some turns.
+SAFE: it drops the argument. Where one backward feeds every turn and nothing in the file reads `.grad`, gradients and training are the
+same to the last bit. UNSAFE elsewhere: code that reads a gradient may find None, and parameters that get no gradient in some turns
+stay where they are, which zeros would have moved.
 
 ## References
 
@@ -66,6 +67,7 @@ from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
+from flake8_torchmem.remedies import DropArgument, remedy
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
@@ -79,10 +81,11 @@ RULE = Rule(
     default=False,
     since="0.1.0",
     safety=Safety.SAFE,
-    safety_reason="Gradients are the same to the last bit where no later code reads `.grad`.",
+    safety_reason="Training is the same to the last bit where one backward feeds every turn and nothing reads `.grad`.",
     effect="peak: higher by the size of the gradients; no growth",
 )
 
+READ = r"(?<!autograd)\.grad\b(?!\s*\(|\s*=[^=]|\.zero_)"
 CAPTURES = frozenset({"torch.cuda.graph", "torch.cuda.CUDAGraph", "torch.cuda.make_graphed_callables"})
 
 
@@ -98,6 +101,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     event.call.site,
                     "gradients are set to zero and keep their memory through the next forward",
                     "drop the argument: `zero_grad()` sets gradients to None",
+                    remedy=remedy(DropArgument(event.call.site, "set_to_none", 0), safety=_safety(facts, function), doubt=READ),
                 )
 
 
@@ -114,3 +118,14 @@ def _read(function: ir.Function, zero: ir.Zero) -> bool:
         if not isinstance(event, ir.Zero) and any(".grad" in path for path in ir.reads(event)):
             return True
     return False
+
+
+def _safety(facts: FileFacts, function: ir.Function) -> Safety | None:
+    """UNSAFE where `.grad` is read, which may now be None, or where a turn may leave out parameters, whose zeros moved them."""
+    everywhere = [event for other in facts.functions for event in other.events() if isinstance(event, ir.Backward)]
+    backwards = [event for event in function.events() if isinstance(event, ir.Backward)] or everywhere
+    partial = len(backwards) != 1 or any(event.ctx.conds_inside(event.ctx.loops[-1] if event.ctx.loops else None) for event in backwards)
+    skips = any(event.ctx.conds for other in facts.functions if other.name == "forward" and other.owner for event in facts.calls(other))
+    reading = (event for other in facts.functions for event in other.events() if not isinstance(event, ir.Zero))
+    read = any(".grad" in f"{path}." and path.rpartition(".grad")[2][:1] in ("", ".") for event in reading for path in ir.reads(event))
+    return Safety.UNSAFE if partial or skips or read else None

@@ -60,7 +60,9 @@ def train(model, loader, optimizer, criterion, scaler):
 
 ## Fix safety
 
-UNSAFE: it moves the clip, or puts `scaler.unscale_(optimizer)` before it. The training changes: it is clipped as meant from then on.
+UNSAFE: it moves the clip between the backward, or the unscaling, and the step, and inserts `scaler.unscale_(optimizer)` before it
+where that is missing: once for all clips of a step, and under the condition of the scaler's step where one clip serves two steps. The
+training changes: it is clipped as meant from then on. Left to people where the clip needs what is computed after the step.
 
 ## References
 
@@ -73,7 +75,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.gradients.clipping import Clipping, Misplaced
+from flake8_torchmem.analysis.gradients.rescaling import clipped
 from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -97,21 +101,25 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """Clips that stand in the wrong place of a turn."""
     for function in (function for function in facts.functions if not is_unit_test(function)):
-        yield from map(_report, Clipping(facts, function).misplaced())
+        clipping = Clipping(facts, function)
+        for found in clipping.misplaced():
+            message, help_, mentions = _said(found)
+            yield Report(found.clip.site, message, help_, mentions=mentions, remedy=clipped(found, clipping) if facts.fixing else None)
 
 
-def _report(found: Misplaced) -> Report:
+def _said(found: Misplaced) -> tuple[str, str, tuple[ir.Site, ...]]:
+    """The message, what to write instead, and the places that the message mentions."""
+    between = "clip between the backward and the step"
     if found.kind == "late":
-        message = "gradients are clipped after the step on line {0} has used them"
-        return Report(found.clip.site, message, "clip between the backward and the step", mentions=(found.step.site,))
+        return "gradients are clipped after the step on line {0} has used them", between, (found.step.site,)
     if found.kind == "early" and found.cause is not None:
         message = "gradients are clipped before the backward on line {0} makes them: the step on line {1} uses them unclipped"
-        return Report(found.clip.site, message, "clip between the backward and the step", mentions=(found.cause.site, found.step.site))
+        return message, between, (found.cause.site, found.step.site)
     help_ = f"call `scaler.unscale_({found.step.owner})` before the clip"
     scaler = found.step.call.receiver if found.step.call is not None else None
     name = getattr(scaler, "path", "scaler")
+    taken_out = "only afterwards" if found.cause is not None else "only by the step"
+    message = f"gradients are clipped while they carry the scale of `{name}`: it is taken out {taken_out}"
     if found.cause is not None:
-        message = f"gradients are clipped while they carry the scale of `{name}`: it is taken out only afterwards, on line {{0}}"
-        return Report(found.clip.site, message, help_, mentions=(found.cause.site,))
-    message = f"gradients are clipped while they carry the scale of `{name}`: it is taken out only by the step on line {{0}}"
-    return Report(found.clip.site, message, help_, mentions=(found.step.site,))
+        return f"{message}, on line {{0}}", help_, (found.cause.site,)
+    return f"{message} on line {{0}}", help_, (found.step.site,)

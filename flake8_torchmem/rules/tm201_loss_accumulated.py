@@ -59,8 +59,11 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-SAFE: `.item()` where every later use of the sum wants a number, else `.detach()`. Parameters and losses stay the same to the
-last bit. `.item()` waits for the device, once per step, and adds in double precision, so the last printed digits may differ.
+SAFE: `.item()` where the value is surely a single one and every use of the sum in sight wants a number (division, formatting,
+comparison, a log, a caller that does so), else `.detach()`: before a later `.item()`, `.cpu()` or `torch.stack`, an unknown function,
+a sum that starts as a tensor. Parameters and losses stay the same to the last bit. `.item()` waits for the device, once per step, and
+adds in double precision, so the last printed digits may differ. A value that may be no tensor, as a part of a tuple that a criterion
+out of sight returns, is left alone.
 
 ## References
 
@@ -75,13 +78,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention.retained import accumulates, retained
+from flake8_torchmem.analysis.retention.mending import Mending
+from flake8_torchmem.analysis.retention.retained import accumulates
 from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.remedies import NoRemedy, Remedy
 
 RULE = Rule(
     code="TM201",
@@ -98,18 +103,19 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Sums that outlive the turn and take up tensors with graph, directly or through a meter of the file."""
-    for found in retained(facts):
+    for found in facts.retained:
         if found.growth.kind == "sum":
-            yield _report(found.growth.event.site, f"`{found.growth.place}`", found.freed)
+            mended = Mending(facts, found.function).summed(found.growth) if facts.fixing else None
+            yield _report(found.growth.event.site, f"`{found.growth.place}`", found.freed, mended)
     yield from _meters(facts)
 
 
-def _report(site: ir.Site, place: str, freed: bool) -> Report:
+def _report(site: ir.Site, place: str, freed: bool, mended: Remedy | NoRemedy | None) -> Report:
     if freed:
         message = f"{place} keeps the autograd graph of every turn: backward freed the activations, its nodes stay in host memory"
     else:
         message = f"{place} keeps the autograd graph of every batch, and with it all activations: memory grows until it runs out"
-    return Report(site, message, "add the number: `.item()`; or `.detach()` where the sum has to stay a tensor")
+    return Report(site, message, "add the number: `.item()`; or `.detach()` where the sum has to stay a tensor", remedy=mended)
 
 
 def _meters(facts: FileFacts) -> Iterator[Report]:
@@ -121,9 +127,10 @@ def _meters(facts: FileFacts) -> Iterator[Report]:
             if callee is None or callee.owner is None or not repeated or facts.guarded_by_callers(function):
                 continue
             values = facts.values(function)
-            if any(
-                values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param) for param, arg in callee.arguments(event.call)
-            ):
+            given = callee.arguments(event.call)
+            kept = [(param, arg) for param, arg in given if values.at(arg, event) is Kind.GRAPH and accumulates(facts, callee, param)]
+            if kept:
                 freed = not event.ctx.loops or facts.effect_in(event.ctx.loops[-1], function, "backward")
                 place = f"`{callee.owner.name}.{callee.name}`" + (f" in {callee.file.name}" if callee.file.linked else "")
-                yield _report(event.site, place, freed)
+                mended = Mending(facts, function).given(event, kept, callee, summed=True) if facts.fixing else None
+                yield _report(event.site, place, freed, mended)

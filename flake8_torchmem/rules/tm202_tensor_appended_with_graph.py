@@ -57,8 +57,10 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-SAFE: it adds `.detach()`, before a trailing `.cpu()` where there is one. The element stays a tensor with the same value, on the
-same device; only a backward through it would no longer work, and there is none.
+SAFE: it adds `.detach()`, before a trailing `.cpu()` where there is one, to each part of a tuple or record that has a graph. The
+element stays a tensor with the same value, on the same device; only a backward through it would no longer work, and there is none.
+Outputs that would pile up on the device without their graphs get `.detach().cpu()`, which is UNSAFE (TM203). What may be a tuple or
+dict of tensors, as the output of a model out of sight, is left alone unless some use shows that it is one tensor.
 
 ## References
 
@@ -73,12 +75,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention.retained import comprehensions, retained
+from flake8_torchmem.analysis.retention.mending import Mending
+from flake8_torchmem.analysis.retention.retained import comprehensions
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.remedies import NoRemedy, Remedy
 
 RULE = Rule(
     code="TM202",
@@ -95,16 +99,19 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Growing containers that take up tensors with graph."""
-    for found in retained(facts):
+    for found in facts.retained:
         if found.growth.kind not in ("sum", "cat"):
-            yield _report(found.growth.event.site, found.growth.place, found.freed)
-    for comprehension, event in comprehensions(facts):
-        yield _report(comprehension.site or event.site, "the list", freed=False)
+            mended = Mending(facts, found.function).grown(found.growth) if facts.fixing else None
+            yield _report(found.growth.event.site, found.growth.place, found.freed, mended)
+    for function, comprehension, event in comprehensions(facts):
+        mended = Mending(facts, function).comprehended(comprehension, event) if facts.fixing else None
+        yield _report(comprehension.site or event.site, "the list", False, mended)
 
 
-def _report(site: ir.Site, place: str, freed: bool) -> Report:
+def _report(site: ir.Site, place: str, freed: bool, mended: Remedy | NoRemedy | None) -> Report:
     if freed:
         message = f"`{place}` keeps a tensor with its autograd graph from every turn: backward freed the activations, output and nodes stay"
     else:
         message = f"`{place}` keeps a tensor with its autograd graph from every batch, and with it all activations"
-    return Report(site, message, "store `.detach()` of it, with `.cpu()` where the device need not hold it, or `.item()` of a scalar")
+    advice = "store `.detach()` of it, with `.cpu()` where the device need not hold it, or `.item()` of a scalar"
+    return Report(site, message, advice, remedy=mended)

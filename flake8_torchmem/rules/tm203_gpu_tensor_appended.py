@@ -54,8 +54,9 @@ def predict(model, loader, device):
 
 ## Fix safety
 
-UNSAFE: it adds `.cpu()`, so what is collected is on the host afterwards. Later arithmetic with tensors of the device raises until the
-result is moved back. Each copy waits for the device.
+UNSAFE: it adds `.cpu()`, so what is collected is on the host afterwards; what a concatenation starts from is made on the host as well.
+Arithmetic with tensors of the device, out of sight, raises until the result is moved back. Each copy waits for the device. What may
+be a tuple or dict of tensors is left alone.
 
 ## References
 
@@ -70,6 +71,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.loading.placement import Place
 from flake8_torchmem.analysis.retention.collected import collected
+from flake8_torchmem.analysis.retention.collected_mending import moved
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -97,4 +99,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 found.site,
                 f"`{found.place}` keeps the model's output of every batch on the device",
                 "store `.cpu()` of it: the device then holds the output of one batch; move the whole back where it is needed there",
+                remedy=moved(facts, found) if facts.fixing else None,
             )

@@ -2,8 +2,8 @@
 
 ## What it does
 
-Reports `backward(create_graph=True)` where the gradients that it leaves behind are not let go: nothing in sight clears them, or
-they belong to a tensor or a model that is new in each turn and goes out of use uncleared.
+Reports `backward(create_graph=True)` that a loop in sight repeats, where the gradients that it leaves behind are not let go: nothing
+in sight clears them, or they belong to a tensor or a model that is new in each turn and goes out of use uncleared.
 
 ## Why it matters
 
@@ -53,6 +53,7 @@ def train(model, loader, optimizer, criterion):
   or in another method: a second-order optimizer's ordinary loop
 - `torch.autograd.grad(..., create_graph=True)`, which stores nothing in `.grad`
 - an argument that is passed through (`create_graph=second_order`)
+- a helper that no loop in sight calls, in this file or in its callers' files: once is no growth
 - one backward at the top level of a script; a loss that callers elsewhere hand in; engines that clear by themselves
 
 ## Fix safety
@@ -68,10 +69,11 @@ DISPLAY: taking gradients with `autograd.grad`, or clearing after their last use
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.gradients.cycles import cleared_somewhere, creates_graph, fresh_model, handed_in, leaf_inputs
+from flake8_torchmem.analysis.gradients.cycles import cleared_somewhere, creates_graph, fresh_model, handed_in, leaf_inputs, repeated
 from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -99,7 +101,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
             if isinstance(event, ir.Backward) and creates_graph(facts, function, event.call):
                 report = _kept(facts, function, event)
                 if report is not None:
-                    yield report
+                    yield replace(report, tentative=not repeated(facts, function, event))
 
 
 def _kept(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> Report | None:

@@ -3,7 +3,8 @@
 ## What it does
 
 Reports the call of a recurrent model outside `forward` that gets a state which an earlier turn of the loop (or an earlier call of a
-method that runs once per batch) has made, with nothing that detaches it in between.
+method that runs once per batch) has made, with nothing that detaches it in between. In training it asks for more evidence: the model's
+class or a recurrent layer of torch is in sight, or the backward retains its graph.
 
 ## Why it matters
 
@@ -19,10 +20,10 @@ loops stop at their second piece.
 Reported:
 
 ```python
-import torch
+from torch import nn
 
 
-def train(model, loader, optimizer, criterion):
+def train(model: nn.LSTM, loader, optimizer, criterion):
     hidden = None
     for inputs, targets in loader:
         optimizer.zero_grad()
@@ -34,10 +35,10 @@ def train(model, loader, optimizer, criterion):
 Right:
 
 ```python
-import torch
+from torch import nn
 
 
-def train(model, loader, optimizer, criterion):
+def train(model: nn.LSTM, loader, optimizer, criterion):
     hidden = None
     for inputs, targets in loader:
         if hidden is not None:
@@ -53,12 +54,15 @@ def train(model, loader, optimizer, criterion):
 - states that are detached, by `detach`, `.data` or a helper, or that start anew in every batch
 - loops over time steps whose batch starts with a new state and is back-propagated as a whole
 - roll-outs with one backward after the loop, or a retained one per time step and one step; everything under `no_grad`
-- `forward` itself, and models that detach inside it
+- `forward` itself, and models that detach inside it or in what it calls
+- training of a model out of sight: code that runs would have raised at its second batch, so such a model detaches by itself
 
 ## Fix safety
 
-UNSAFE: a detach at the head of the turn (of every part of a tuple) ends back-propagation through time at the batch's edge. That is
-what truncated back-propagation means; whoever wants longer memory must keep several batches in one graph and step after them.
+UNSAFE: a detach at the head of the turn ends back-propagation through time at the batch's edge. That is what truncated
+back-propagation means; whoever wants longer memory must keep several batches in one graph and step after them. The state is detached
+as what it is seen to be, a tensor or each part of a tuple, and as either where that is not in sight; None is passed over. A
+`retain_graph=True` that was to silence the error goes as well. Where nothing back-propagates, the fix is that of TM205.
 
 ## References
 
@@ -72,6 +76,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis.retention.detaching import detached
 from flake8_torchmem.analysis.retention.recurrence import Carried, Recurrence, retains
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -97,7 +102,9 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         for carried in Recurrence(facts, function).carried():
             mentions = (carried.backward.site,) if carried.backward is not None else ()
-            yield Report(carried.event.site, f"`{carried.state}` {_consequence(carried)}", _help(carried), mentions=mentions)
+            message = f"`{carried.state}` {_consequence(carried)}"
+            fix = detached(facts, function, carried) if facts.fixing else None
+            yield Report(carried.event.site, message, _help(carried), mentions=mentions, remedy=fix, tentative=not carried.seen)
 
 
 def _consequence(carried: Carried) -> str:

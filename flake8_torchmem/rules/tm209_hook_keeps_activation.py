@@ -61,11 +61,13 @@ def train(model, loader, optimizer, criterion):
 - a place that is emptied every turn, is bounded, is made anew for every use, or feeds a loss
 - models that run without gradients in all that is in sight; what is kept on the module itself, where others may empty it
 - hooks that are removed, or entered as a context; one hook for each of several layers
+- classes that nobody in sight makes objects of, in this file or in the ones that name it, and that run no batches by themselves
 
 ## Fix safety
 
 SAFE: it stores `.detach()` of the tensor, whose value is the same. Only a backward through what was kept would no longer work, and there
-is none in sight. A hook that is registered in a loop is only pointed out.
+is none in sight. UNSAFE are `.cpu()` for gradients, which are on the host then, and `handle.remove()` at the end of a turn that
+registers a hook, which runs once per forward then. Outputs that may be tuples, and the tuple of all inputs, are left alone.
 
 ## References
 
@@ -76,15 +78,18 @@ is none in sight. A hook that is registered in a loop is only pointed out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.retention.hook_growth import grows, trains, unremoved
+from flake8_torchmem.analysis.retention import hook_mending
+from flake8_torchmem.analysis.retention.hook_growth import grows, in_use, trains, unremoved
 from flake8_torchmem.analysis.retention.hooks import Kept, kept
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.remedies import NoRemedy, Remedy
 
 RULE = Rule(
     code="TM209",
@@ -103,24 +108,28 @@ def check(facts: FileFacts) -> Iterator[Report]:
     """Hooks whose places grow, and hooks that pile up."""
     for found in kept(facts):
         if grows(facts, found):
-            yield _report(facts, found)
-    for event in unremoved(facts):
+            yield replace(
+                _report(facts, found, hook_mending.kept(facts, found) if facts.fixing else None), tentative=not in_use(facts, found)
+            )
+    for function, event, loop in unremoved(facts):
         yield Report(
             event.site,
             "every batch registers one hook more on the same module: all of them run with each forward, and none is ever removed",
             "register it once before the loop, or keep the handle and call `remove()` at the end of the turn",
+            remedy=hook_mending.registered(function, event, loop) if facts.fixing else None,
         )
 
 
-def _report(facts: FileFacts, found: Kept) -> Report:
+def _report(facts: FileFacts, found: Kept, mended: Remedy | NoRemedy | None) -> Report:
     place = found.place
     if found.hook.gradients:
         message = f"`{place}` keeps the gradient that the hook sees with every backward, and nothing empties it"
-        return Report(found.event.site, message, "keep a number or `.cpu()` of it, or empty the place every turn", Severity.WARNING)
+        advice = "keep a number or `.cpu()` of it, or empty the place every turn"
+        return Report(found.event.site, message, advice, Severity.WARNING, remedy=mended)
     if trains(facts, found):
         message = (
             f"`{place}` keeps what the hook sees of every batch with its autograd graph: backward frees the rest, tensor and nodes stay"
         )
     else:
         message = f"`{place}` keeps what the hook sees of every batch with its autograd graph, and with it the activations before it"
-    return Report(found.event.site, message, "store `.detach().cpu()` of it, or empty the place every turn")
+    return Report(found.event.site, message, "store `.detach().cpu()` of it, or empty the place every turn", remedy=mended)

@@ -74,7 +74,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.retention.retained import retained
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -96,7 +95,7 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Buffers that are joined with tensors with graph."""
-    for found in retained(facts):
+    for found in facts.retained:
         if found.growth.kind != "cat":
             continue
         kept = "its graph nodes stay in host memory" if found.freed else "all activations stay"

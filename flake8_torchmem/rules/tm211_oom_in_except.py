@@ -55,8 +55,9 @@ def run(model, batch):
 
 ## Fix safety
 
-UNSAFE: the handler sets a flag, and the recovery moves behind it. What runs is the same, but an exception that the recovery
-raises no longer has the first one as its context, and a `finally` or an `else` may run in another order.
+UNSAFE: the recovery, with what prepares it, moves behind the handler, under a flag where others get there as well. What runs is the
+same, but an exception that the recovery raises no longer has the first one as its context. None where the recovery uses the
+exception, where the `try` has a `finally`, which would run first, and where a kept error may be raised again.
 
 ## References
 
@@ -72,6 +73,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.retention.oom import attempts, handlers, stored
 from flake8_torchmem.model import Safety, Severity
+from flake8_torchmem.remedies import LeaveHandler, NoRemedy, remedy
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ RULE = Rule(
     default=True,
     since="0.1.0",
     safety=Safety.UNSAFE,
-    safety_reason="The recovery moves out of the handler: errors it raises lose their context, and `finally` may come earlier.",
+    safety_reason="The recovery moves out of the handler: errors that it raises lose the first one as their context.",
     effect="peak: the activations of the failed attempt stay while the work is tried again",
 )
 
@@ -99,12 +101,14 @@ def check(facts: FileFacts) -> Iterator[Report]:
             again = next(attempts(facts, handler), None)
             if again is not None:
                 first = next(event for event in handler.events if event is again or _empties_cache(event))
-                yield Report(first.site, _message(first, again), HELP, mentions=() if first is again else (again.site,))
+                mentions = () if first is again else (again.site,)
+                yield Report(first.site, _message(first, again), HELP, mentions=mentions, remedy=remedy(LeaveHandler(again.site)))
             for event in stored(facts, handler):
                 yield Report(
                     event.site,
                     f"`{event.place}` keeps the out-of-memory error, and with it the failed attempt's tensors, while the loop tries on",
                     "keep `str(error)`, or a flag",
+                    remedy=NoRemedy("what reads the error later may need more of it than its text"),
                 )
 
 

@@ -60,7 +60,8 @@ def train(model, loader, optimizer, criterion, epochs):
 
 ## Fix safety
 
-SAFE: `copy.deepcopy(model.state_dict())` keeps what the name says; training itself stays the same. To keep the copy on the host:
+SAFE: `copy.deepcopy(model.state_dict())` keeps what the name says; training itself stays the same. UNSAFE where training goes on from
+what was kept (trials, swapped weights, a roll-back), and for a copy of the whole model. To keep the copy on the host:
 `{k: v.detach().cpu().clone() for k, v in model.state_dict().items()}`.
 
 ## References
@@ -75,6 +76,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.retention.copying import copied
 from flake8_torchmem.analysis.retention.kept_weights import kept_by_objects
 from flake8_torchmem.analysis.retention.snapshots import Held, Snapshots, Stale
 from flake8_torchmem.model import Safety, Severity
@@ -82,6 +84,7 @@ from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
+    from flake8_torchmem.remedies import NoRemedy, Remedy
 
 RULE = Rule(
     code="TM212",
@@ -107,27 +110,30 @@ def check(facts: FileFacts) -> Iterator[Report]:
             origin = found.held.origin
             if origin not in reported and (origin.ctx.loops or found.held.place not in in_loops):
                 reported.add(origin)
-                yield _read_later(found)
+                yield _read_later(found, any(other.goes_on for other in stale if other.held.origin is origin))
         for kept in kept_by_objects(facts, snapshots):
             if kept.held.origin not in reported:
                 reported.add(kept.held.origin)
                 mentions = (kept.restored.site,) if kept.restored is not None else ()
                 end = ", and loading it back in line {0} does nothing" if mentions else ""
-                yield _report(kept.held, f"every later step changes it{end}", mentions)
+                goes_on = kept.restored is not None and (function.name == "__init__" or kept.swapped)
+                yield _report(
+                    kept.held, f"every later step changes it{end}", mentions, copied(kept.held, goes_on) if facts.fixing else None
+                )
 
 
-def _read_later(found: Stale) -> Report:
+def _read_later(found: Stale, goes_on: bool) -> Report:
     """What has changed it, and where it is read all the same."""
     change = found.held.changed
     mentions = (change.site, found.read.site) if change is not None else ()
     end = "loading it back in line {1} does nothing" if found.restores else "line {1} gets the newest weights, not these"
-    return _report(found.held, f"line {{0}} changes it, and {end}", mentions)
+    return _report(found.held, f"line {{0}} changes it, and {end}", mentions, copied(found.held, goes_on))
 
 
-def _report(held: Held, consequence: str, mentions: tuple[ir.Site, ...]) -> Report:
+def _report(held: Held, consequence: str, mentions: tuple[ir.Site, ...], mended: Remedy | NoRemedy | None) -> Report:
     value, module = held.origin.value, held.module
     same = isinstance(value, ir.Name)
     what = f"is `{module}` itself" if same else f"shares the memory of `{module}`, as `state_dict()` copies nothing"
-    copied = f"copy.deepcopy({module})" if same else f"copy.deepcopy({module}.state_dict())"
+    code = f"copy.deepcopy({module})" if same else f"copy.deepcopy({module}.state_dict())"
     place = held.origin.place.partition("[")[0]
-    return Report(held.origin.site, f"`{place}` {what}: {consequence}", f"keep a copy: `{copied}`", mentions=mentions)
+    return Report(held.origin.site, f"`{place}` {what}: {consequence}", f"keep a copy: `{code}`", mentions=mentions, remedy=mended)

@@ -51,7 +51,8 @@ def embed(model, loader):
 
 ## Fix safety
 
-UNSAFE: it adds `.clone()`. Writing to the collected part no longer writes to the output, nor the other way round.
+UNSAFE: it adds `.clone()` to the part that is stored. Writing to the collected part no longer writes to the output, nor the other way
+round.
 
 ## References
 
@@ -64,6 +65,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flake8_torchmem.analysis.retention.collected_mending import cloned
 from flake8_torchmem.analysis.retention.views import views
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -86,9 +88,10 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """Growing places that take up views of outputs."""
-    for site, place in views(facts):
+    for found in views(facts):
         yield Report(
-            site,
-            f"`{place}` keeps a view of every batch's output, and with it the storage of the whole output",
+            found.site,
+            f"`{found.place}` keeps a view of every batch's output, and with it the storage of the whole output",
             "store `.clone()` of the part, or `.cpu()` of it where it lives on a device",
+            remedy=cloned(facts, found) if facts.fixing else None,
         )

@@ -57,8 +57,9 @@ def resume(path, model, loader, optimizer, criterion):
 
 ## Fix safety
 
-SAFE where the result only feeds `load_state_dict`: it adds `map_location="cpu"`, and the copies to the device are made there.
-Elsewhere no fix is offered, since other code may expect the tensors on the device.
+SAFE where the result only feeds `load_state_dict` of modules, optimizers and schedulers, or gives numbers: it adds
+`map_location="cpu"`, and the copies to the device are made there. UNSAFE where an object of unknown class loads a part: it may take the
+tensors over. None where anything else is made of it, since other code may expect the tensors on the device.
 
 ## References
 
@@ -73,6 +74,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.loading.mending import onto_host
 from flake8_torchmem.analysis.retention.checkpoints import alive_at_work, is_checkpoint, load_without_location
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -106,4 +108,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     "`torch.load` puts the checkpoint on the device it was saved from,"
                     f" and `{event.place}` holds it there while the program goes on",
                     'load with `map_location="cpu"`, or `del` it once it is loaded',
+                    remedy=onto_host(facts, function, event, call) if facts.fixing else None,
                 )

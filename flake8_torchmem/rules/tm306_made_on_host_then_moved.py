@@ -55,7 +55,9 @@ def train(model, loader, optimizer, device):
 
 ## Fix safety
 
-SAFE: `device=` in the factory makes the same values. For random tensors no fix is offered.
+SAFE: `device=` in the factory makes the same values. UNSAFE for random tensors, for which the device draws other numbers, and for ranges
+with fractions and what is computed on the way, which it may round in another way. None where the target may be something else than a
+device, as `cuda(args.gpu)` with an option that is None, and for leaves that collect gradients.
 
 ## References
 
@@ -72,6 +74,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.loading.devices import RANDOM, is_transfer, made_by_factory
+from flake8_torchmem.analysis.loading.mending import made_there
 from flake8_torchmem.analysis.retention.evaluation import forwards, goes_over_data, is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -87,7 +90,7 @@ RULE = Rule(
     default=False,
     since="0.1.0",
     safety=Safety.SAFE,
-    safety_reason="The device makes the same values; random ones, which it does not, are left alone.",
+    safety_reason="The device makes the same values; fixes of random and rounded ones, which it does not, are unsafe.",
     effect="time: on a device, every turn waits for a copy from the host; nothing on a CPU",
 )
 
@@ -106,6 +109,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 event.site,
                 f"with every turn, `{factory}` fills host memory that is then copied to {way}{note}",
                 f"write `{factory}(..., device=...)`: it is made where it is needed" + (", with other numbers" if random else ""),
+                remedy=made_there(facts, function, event.call, made) if facts.fixing else None,
             )
 
 

@@ -51,8 +51,9 @@ def train(model, loader, optimizer, criterion):
 
 ## Fix safety
 
-UNSAFE: it removes the call. Results never change. But a program that runs close to the limit, or shares its device, may need the
-cache emptied from time to time; then guard it, as in `if step % 100 == 0`.
+UNSAFE: it removes the call, with an `if torch.cuda.is_available():` that does nothing else, and imports that only it used. Results never
+change. But a program that runs close to the limit, or shares its device, may need the cache emptied from time to time; then guard
+it, as in `if step % 100 == 0`.
 
 ## References
 
@@ -68,6 +69,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.retention.evaluation import is_batch_loop
 from flake8_torchmem.model import Safety, Severity
+from flake8_torchmem.remedies import Remove, remedy
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     event.site,
                     "the cache is emptied with every batch: each turn pays for synchronising and for allocating anew what the cache held",
                     "remove the call, or run it once per epoch",
+                    remedy=remedy(Remove(event.site, unasked=True)),
                 )
 
 

@@ -18,7 +18,7 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from flake8_torchmem.analysis import engine, gate
-from flake8_torchmem.catalogue import rule_codes
+from flake8_torchmem.rules import rule_codes
 from flake8_torchmem.rules.internal import INTERNAL_ERROR
 from flake8_torchmem.source import SourceError, decode, parse
 from tests.benchmarks.corpora import WITHOUT, Corpus, corpora, flake8, parser, table

@@ -166,8 +166,7 @@ class Clipping:
 
     def _early(self, clip: ir.Event) -> Misplaced | None:
         """A backward of the turn follows, then its step, with no clip between."""
-        if any(self.does(event) & {"backward", "?"} for event in self.before(clip)):
-            return None
+        filled = [event for event in self.before(clip) if self.does(event) & {"backward", "?"}]
         for backward in (event for event in self.events if isinstance(event, ir.Backward) and event in self.after(clip)):
             if any(self._clips_somehow(event) for event in self.after(backward)) or self._stepped_between(clip, backward):
                 continue
@@ -177,9 +176,19 @@ class Clipping:
                     and step.ctx.loops == clip.ctx.loops
                     and compatible(clip, step)
                     and self._concerns(clip, step)
+                    and all(self._cleared_between(event, clip, step) for event in filled)
                 ):
                     return Misplaced(clip, "early", step, backward)
         return None
+
+    def _cleared_between(self, event: ir.Event, clip: ir.Event, step: ir.Step) -> bool:
+        """Whether what an event puts into the gradients of a step's optimizer is cleared on every path to the clip."""
+        owner = self.facts.bindings.canonical(step.owner, self.function)
+        for zero in (other for other in self.after(event) if isinstance(other, ir.Zero) and event not in self.after(other)):
+            same = self.facts.bindings.canonical(zero.owner or "", self.function) == owner
+            if same and clip in self.after(zero) and zero.ctx.loops == clip.ctx.loops and _always(zero, clip):
+                return True
+        return False
 
     def _clips_somehow(self, event: ir.Event) -> bool:
         return isinstance(event, ir.Invoke) and ("clip" in self.does(event) or "clip" in event.call.method)
@@ -193,8 +202,10 @@ class Clipping:
         if len({self.facts.bindings.canonical(other.owner, self.function) for other in self.steps}) == 1:
             return True
         owner = self.facts.bindings.canonical(step.owner, self.function)
-        modules = {torchapi.last(module) for module in self.facts.bindings.links.get(owner, ())}
-        return any(torchapi.last(path.removesuffix(".parameters")) in modules for path in _arguments(clip))
+        modules = self.facts.bindings.links.get(owner, set())
+        clipped = [path.removesuffix(".parameters") for path in _arguments(clip)]
+        named = {torchapi.last(module) for module in modules}
+        return any(torchapi.last(path) in named or any(module.startswith(f"{path}.") for module in modules) for path in clipped)
 
 
 def effects(facts: FileFacts) -> dict[ir.Function, frozenset[str]]:
@@ -231,7 +242,7 @@ def _clips(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
     name = torchapi.last(path)
     if CLIPS_IN_PLACE.search(call.path or ""):
         return True
-    known = name in CLIP_FUNCTIONS and (path == name or path.startswith("torch.nn.utils."))
+    known = name in CLIP_FUNCTIONS and (path == name or path.startswith(("torch.nn.utils.", "nn.utils.")))
     if not known and not (call.method in CLIP_METHODS and call.receiver is not None and "." in path):
         return False
     limit = [*call.args[1:2], *(value for key, value in call.kwargs.items() if key in ("max_norm", "clip_value"))]

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import frameworks, ir
 from flake8_torchmem.analysis.bindings import NOT_ENGINES
 from flake8_torchmem.analysis.evidence import is_leaf
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.gradients.callees import constructs
+from flake8_torchmem.analysis.turns import MAX_CALLS
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ def handed_in(facts: FileFacts, function: ir.Function, backward: ir.Backward) ->
     at = facts.evidence.reaching(function).at[backward]
     of_caller = bool(given) and all(path in function.params and not at.get(path) for path in given)
     return of_caller and not backward.ctx.loops and not facts.summaries.callers().get(function)
+
+
+def repeated(facts: FileFacts, function: ir.Function, event: ir.Event | ir.Call, calls: int = MAX_CALLS) -> bool:
+    """Whether something happens turn after turn of a loop in sight: once is no growth."""
+    if event.ctx.loops or frameworks.calls_per_batch(facts.bindings, function) or facts.per_batch(function):
+        return True
+    callers = facts.summaries.callers().get(function, ()) if calls else ()
+    return any(repeated(facts, caller, call, calls - 1) for caller, call in callers)
 
 
 def lets_go(event: ir.Event) -> bool:

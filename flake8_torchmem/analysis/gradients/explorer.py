@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from flake8_torchmem import torchapi
@@ -20,7 +19,7 @@ from flake8_torchmem.analysis.gradients.typestate import OTHERS, State, Suspect
 from flake8_torchmem.analysis.summaries import Summaries
 
 MAX_VISITS = 4000
-MAX_VISITS_OF_FILE = 3 * MAX_VISITS
+MAX_VISITS_OF_FILE = MAX_VISITS + 1000  # training scripts take some hundreds in all
 MAX_CALLS = 4
 MORE_CALLS = 2  # one that uses gradients, one that adds to them, one that uses them again
 
@@ -87,7 +86,7 @@ class Explorer:
         names = self.plan(frame).names
         kept = (fact for fact in state.facts if all(name.startswith("self.") for name in names.get(fact[0], ("",))))
         facts = frozenset(fact for fact in kept if fact[0] not in self.plan(frame).volatile)
-        return replace(typestate.next_turn(state, self.body), facts=facts, suspects=frozenset(), ready=ready)
+        return typestate.next_turn(state, self.body)._replace(facts=facts, suspects=frozenset(), ready=ready)
 
     def enter(self, frame: Frame, states: Iterable[State]) -> set[State]:
         """The states after a call of the frame's function."""
@@ -126,7 +125,7 @@ class Explorer:
         self.turns.setdefault(event, set()).add(loops[-1])
         self.settle((suspect for suspect in state.suspects if suspect.turn in loops), event)
         self.settle((suspect for suspect in state.suspects if suspect.turn not in loops), None)
-        yield typestate.backward(replace(state, suspects=frozenset()), event, loops)
+        yield typestate.backward(state._replace(suspects=frozenset()), event, loops)
 
     def step(self, event: ir.Step, state: State, frame: Frame) -> Iterator[State]:
         callee = self.bindings.callee(event.call, frame.function) if event.call else None
@@ -140,7 +139,7 @@ class Explorer:
         closure = self.closure(event, frame)
         unseen = self.bindings.is_wrapped(event.owner, frame.function)
         if owner in self.bindings.engines or unseen or (event.closure and closure is None):
-            yield replace(typestate.forget(state, owner), claimed=True, ready=())
+            yield typestate.forget(state, owner)._replace(claimed=True, ready=())
             return
         states: Iterable[State] = (state,)
         if closure is not None and event.call is not None:
@@ -160,6 +159,8 @@ class Explorer:
         fed = held.full & state.pending
         for backward in fed:
             self.seen.claims.setdefault(backward, set()).add(owner)
+        if fed:
+            self.seen.fed.setdefault((event, owner), set()).add(fed)
         self.seen.stale |= {(b, o, s) for b, o, s in state.dirty if o == owner and b in fed}
         lost = turn in state.ready
         # Another step has used what is there, and a new loss waits: this step was meant for that one.
@@ -168,9 +169,10 @@ class Explorer:
             self.note(event, owner, Verdict("good", self.facts(state)))
         elif held.wasted and turn in held.wasted_turns and not taken:
             self.note(event, owner, Verdict("TM102", self.facts(state), held.empty))
+            self.seen.fed.setdefault((event, owner), set()).add(held.wasted & state.pending)
         elif lost or held.empty is not None:
-            suspect = Suspect(event, owner, turn, lost and not (taken and held.full), self.facts(state))
-            state = replace(state, suspects=state.suspects | {suspect})
+            suspect = Suspect(event, owner, turn, lost and not (taken and held.full), self.facts(state), state.loss)
+            state = state._replace(suspects=state.suspects | {suspect})
         return typestate.step(state, owner, event)
 
     def facts(self, state: State) -> conditions.Facts:
@@ -194,7 +196,7 @@ class Explorer:
             if backward is not None:
                 self.note(suspect.step, suspect.owner, Verdict("TM103", suspect.facts, backward))
             elif suspect.lost:
-                self.note(suspect.step, suspect.owner, Verdict("TM104", suspect.facts))
+                self.note(suspect.step, suspect.owner, Verdict("TM104", suspect.facts, suspect.loss))
 
     def zero(self, event: ir.Zero, state: State, frame: Frame) -> Iterator[State]:
         callee = self.bindings.callee(event.call, frame.function) if event.call else None
@@ -214,7 +216,7 @@ class Explorer:
             state = typestate.forget(state, OTHERS)
         if ir.BY_HAND not in owners:
             state = typestate.forget(state, ir.BY_HAND)  # whose parameters are moved by hand is not known
-        yield replace(state, suspects=frozenset(), ready=()) if event.written else state
+        yield state._replace(suspects=frozenset(), ready=()) if event.written else state
 
     def invoke(self, event: ir.Invoke, state: State, frame: Frame) -> Iterator[State]:
         callee = self.bindings.callee(event.call, frame.function)
@@ -224,15 +226,15 @@ class Explorer:
         touch = self.plan(frame).touched[event]
         for owner in state.known():
             state = typestate.forget(state, owner)
-        state = replace(state, suspects=frozenset())
-        yield replace(state, ready=()) if touch is Touch.LOSS else state
+        state = state._replace(suspects=frozenset())
+        yield state._replace(ready=()) if touch is Touch.LOSS else state
 
     def call(self, call: ir.Call, callee: ir.Function, state: State, frame: Frame) -> Iterator[State]:
         """Go through an in-file callee, unless that leads too deep."""
         if frame.depth >= MAX_CALLS or callee in frame.stack:
             for owner in state.known():
                 state = typestate.forget(state, owner)
-            yield replace(state, suspects=frozenset(), ready=())
+            yield state._replace(suspects=frozenset(), ready=())
             return
         inner = self.owners.frame(call, callee, frame)
         if (inner, state) not in self.exits:
@@ -240,7 +242,7 @@ class Explorer:
         for after in self.exits[inner, state]:
             # What the callee has learned holds on where this function says when it ends, or where it never does.
             lasting = (fact for fact in after.facts - state.facts if fact[0] in self.plan(frame).names or fact[0] in self.seen.stable)
-            yield replace(after, facts=(after.facts & state.facts) | frozenset(lasting))
+            yield after._replace(facts=(after.facts & state.facts) | frozenset(lasting))
 
     def bind(self, event: ir.Bind, state: State, frame: Frame) -> Iterator[State]:
         stale = self.plan(frame).overwrites.get(event, frozenset())
@@ -250,21 +252,21 @@ class Explorer:
             if state.loss is not None and state.loss.place == event.place not in ir.names(event.value):
                 over = {suspect for suspect in state.suspects if suspect.lost}  # the loss that was there for them is gone
                 self.settle(over, None)
-                state = replace(state, suspects=state.suspects - over)
-            state = replace(state, ready=frame.loops + event.ctx.loops, loss=event)
+                state = state._replace(suspects=state.suspects - over)
+            state = state._replace(ready=frame.loops + event.ctx.loops, loss=event)
         if self.plan(frame).built(event):
             state = typestate.forget(state, self.owners.owner(event.place, frame))
-        yield replace(state, facts=facts) if facts != state.facts else state
+        yield state._replace(facts=facts) if facts != state.facts else state
 
     def follow(self, edge: ir.Edge, state: State, frame: Frame) -> State | None:
         """The state beyond an edge: a new turn, or an arm of a branch."""
         if edge.turn is not None:
             over = {suspect for suspect in state.suspects if edge.turn in enclosing(suspect.turn)}
             self.settle(over, None)
-            state = replace(typestate.next_turn(state, edge.turn), suspects=state.suspects - over)
-            return replace(state, facts=frozenset(fact for fact in state.facts if fact[0] not in self.plan(frame).volatile))
+            state = typestate.next_turn(state, edge.turn)._replace(suspects=state.suspects - over)
+            return state._replace(facts=frozenset(fact for fact in state.facts if fact[0] not in self.plan(frame).volatile))
         if edge.handler:
-            return replace(state, ready=(), suspects=frozenset())
+            return state._replace(ready=(), suspects=frozenset())
         test = self.plan(frame).tests.get(edge)
         if test is None:
             return state
@@ -279,7 +281,7 @@ class Explorer:
         facts = frozenset(fact for fact in test.implied(edge.arm) if fact[0] in self.plan(frame).remembered)
         if edge.cond is not None and not conditions.changes(edge.cond, edge.loops or frame.loops):
             self.seen.stable.update(text for text, _ in facts)
-        return replace(state, facts=state.facts | facts)
+        return state._replace(facts=state.facts | facts)
 
     def waited(self, step: ir.Step) -> Iterator[tuple[ir.Expr, ir.Function]]:
         """The conditions that a step waits for, with the functions where their names may be bound."""

@@ -40,6 +40,7 @@ class Observations:
         wiped: clears of what a later step should have used.
         steps: per step and owner, what each path found.
         claims: which owners a backward has fed.
+        fed: per step and owner, the backwards that were added together for it.
         stable: texts of conditions that cannot change between turns.
         frames: the call in which an event was met first.
     """
@@ -49,6 +50,7 @@ class Observations:
     wiped: set[Wipe] = field(default_factory=set)
     steps: dict[tuple[ir.Step, str], set[Verdict]] = field(default_factory=dict)
     claims: dict[ir.Backward, set[str]] = field(default_factory=dict)
+    fed: dict[tuple[ir.Step, str], set[frozenset[ir.Backward]]] = field(default_factory=dict)
     stable: set[str] = field(default_factory=set)
     frames: dict[ir.Event, Frame] = field(default_factory=dict)
 
@@ -56,6 +58,23 @@ class Observations:
     def entries(self) -> dict[ir.Event, ir.Call]:
         """For events of linked files, the call in the checked file that led there."""
         return {event: frame.entry for event, frame in self.frames.items() if frame.entry is not None}
+
+    # Paths are explored in no particular order: what is reported must not depend on it.
+
+    @property
+    def stale_in_order(self) -> list[tuple[ir.Backward, str, ir.Step]]:
+        """The stale backwards as they stand in the file."""
+        return sorted(self.stale, key=lambda found: (number_of(found[0]), number_of(found[2])))
+
+    @property
+    def wiped_in_order(self) -> list[Wipe]:
+        """The clears as they stand in the file."""
+        return sorted(self.wiped, key=lambda wipe: (number_of(wipe.zero), number_of(wipe.backward)))
+
+    @property
+    def steps_in_order(self) -> list[tuple[ir.Step, str]]:
+        """The steps as they stand in the file."""
+        return sorted(self.steps, key=lambda key: (number_of(key[0]), key[1]))
 
     def context(self, event: ir.Event) -> ir.Context:
         """The loops and conditions around an event, those around the calls that lead to it included."""
@@ -86,8 +105,10 @@ class Observations:
 
     def defects(self, code: str) -> Iterator[tuple[ir.Step, Verdict]]:
         """Steps that are wrong in this way on every path, or on every path under one unchanging condition."""
-        for (step, owner), verdicts in self.steps.items():
-            wrong = [verdict for verdict in verdicts if verdict.code == code and self._fed(verdict, owner)]
+        for step, owner in self.steps_in_order:
+            verdicts = self.steps[step, owner]
+            ordered = sorted(verdicts, key=lambda verdict: number_of(verdict.cause))
+            wrong = [verdict for verdict in ordered if verdict.code == code and self._fed(verdict, owner)]
             # A path that drops its loss is no proof that the others are right.
             everywhere = all(verdict in wrong or verdict.code == "TM104" for verdict in verdicts)
             if wrong and (everywhere or self._wrong_arm(wrong, verdicts)):
@@ -103,6 +124,11 @@ class Observations:
         """Whether the backward in question can be this owner's: no other owner alone has claimed it."""
         cause = verdict.cause
         return not isinstance(cause, ir.Backward) or owner in self.claims.get(cause, {owner})
+
+
+def number_of(event: ir.Event | None) -> int:
+    """Where an event stands in its file."""
+    return event.site.mark.number if event is not None else -1
 
 
 def enclosing(loop: ir.Loop) -> Iterator[ir.Loop]:

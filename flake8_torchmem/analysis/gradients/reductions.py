@@ -20,6 +20,7 @@ FUNCTIONAL = re.compile(
 MODULES = re.compile(r"^torch\.nn\.(?:modules\.loss\.)?\w+Loss$")
 CRITERION = re.compile(r"^_?(?:criterion|loss_?(?:fn|func|function)|lossfn|loss_criterion)$", re.I)
 SAME = frozenset({"to", "cuda", "float", "half", "double", "squeeze", "view", "reshape", "contiguous", "clone", "scale", "requires_grad_"})
+COUNTS = frozenset({"sum", "numel", "size", "len", "count_nonzero"})
 IN_PLACE = frozenset({"div_", "mul_", "true_divide_"})
 
 
@@ -132,12 +133,39 @@ class Reductions:
         if expr.op == "neg":
             return parts[0]
         if expr.op == "/":
-            return divided(parts[0], expr.args[1])
+            by_hand = self._averages_by_hand(expr, event, function)
+            return Reduced(True, (), by_hand) if by_hand else divided(parts[0], expr.args[1])
         if expr.op == "*":
             for factor, part in zip(expr.args, reversed(parts), strict=True):
                 if isinstance(factor, ir.Const):
                     return part
         return Reduced(False, every(parts).divisors)
+
+    def _averages_by_hand(self, expr: ir.Op, event: ir.Event, function: ir.Function) -> tuple[ir.Call, ...]:
+        """The losses in `losses.sum() / (targets != ignored).sum()`, where a helper counts what it was given itself."""
+        whole = expr.args[0]
+        if event.ctx.loops or not isinstance(event, ir.Return) or not isinstance(whole, ir.Call) or whole.method != "sum" or whole.operands:
+            return ()
+        above, below = (self._made_of(part, event, function) for part in expr.args)
+        losses = [call for call in _calls(above) if FUNCTIONAL.match(self.evidence.resolve(call.path or "", function))]
+        single = all(isinstance(how := call.kwargs.get("reduction"), ir.Const) and how.value == "none" for call in losses)
+        shared = {node.path for node in above if isinstance(node, ir.Name)} & set(function.params)
+        own = any(isinstance(node, ir.Name) and node.path in shared for node in below)
+        return tuple(losses) if single and own and any(call.method in COUNTS for call in _calls(below)) else ()
+
+    def _made_of(self, expr: ir.Expr, event: ir.Event, function: ir.Function) -> list[ir.Expr]:
+        """All parts of a value, and of what its names stand for in the function."""
+        pending: list[tuple[ir.Expr, ir.Event]] = [(expr, event)]
+        seen: set[ir.Bind] = set()
+        found: list[ir.Expr] = []
+        at = self.evidence.reaching(function).at
+        while pending:
+            value, where = pending.pop()
+            found += ir.walk(value)
+            binds = {bind for path in ir.names(value) for bind in at.get(where, {}).get(path, ())} - seen
+            seen |= binds
+            pending += [(bind.value, bind) for bind in binds]
+        return found
 
     def _call(self, call: ir.Call, event: ir.Event, function: ir.Function, depth: int) -> Reduced:
         name = call.method
@@ -214,6 +242,10 @@ def averages(call: ir.Call) -> bool:
     reduction = call.kwargs.get("reduction")
     default = reduction is None or (isinstance(reduction, ir.Const) and reduction.value == "mean")
     return default and not call.star and not call.kwargs.keys() & {"size_average", "reduce"}
+
+
+def _calls(parts: list[ir.Expr]) -> list[ir.Call]:
+    return [part for part in parts if isinstance(part, ir.Call)]
 
 
 def _receiver(call: ir.Call) -> str | None:

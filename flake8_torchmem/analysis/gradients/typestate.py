@@ -7,7 +7,7 @@ once a step of that owner claims it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from flake8_torchmem.analysis.ir import Backward, Bind, Loop, Step, Zero
 
@@ -15,8 +15,7 @@ from flake8_torchmem.analysis.ir import Backward, Bind, Loop, Step, Zero
 OTHERS = "*"
 
 
-@dataclass(frozen=True)
-class Gradients:
+class Gradients(NamedTuple):
     """One owner's gradients.
 
     Attributes:
@@ -39,19 +38,18 @@ class Gradients:
 UNKNOWN = Gradients()
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """A step that found nothing fresh to use: `lost` when a loss of this turn was waiting to be back-propagated."""
+class Suspect(NamedTuple):
+    """A step that found nothing fresh to use: `lost` when a loss of this turn, `loss`, was waiting to be back-propagated."""
 
     step: Step
     owner: str
     turn: Loop
     lost: bool
     facts: frozenset[tuple[str, bool]]
+    loss: Bind | None = None
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """Everything that is known on one path.
 
     Attributes:
@@ -88,7 +86,7 @@ class State:
         """With the gradients of one owner replaced."""
         found = dict(self.owners)
         found[owner] = gradients
-        return replace(self, owners=tuple(sorted(found.items(), key=lambda item: item[0])))
+        return self._replace(owners=tuple(sorted(found.items(), key=lambda item: item[0])))
 
 
 def backward(state: State, event: Backward, loops: tuple[Loop, ...]) -> State:
@@ -96,17 +94,17 @@ def backward(state: State, event: Backward, loops: tuple[Loop, ...]) -> State:
     dirty = frozenset() if state.claimed else state.dirty
     dirty |= {(event, owner, gradients.used) for owner, gradients in state.owners if gradients.used is not None}
     owners = tuple(
-        (owner, replace(gradients, full=gradients.full | {event}, turns=loops, empty=None, wasted=frozenset(), wasted_turns=()))
+        (owner, gradients._replace(full=gradients.full | {event}, turns=loops, empty=None, wasted=frozenset(), wasted_turns=()))
         for owner, gradients in state.owners
     )
     pending = (frozenset() if state.claimed else state.pending) | {event}
-    return replace(state, owners=owners, dirty=dirty, pending=pending, claimed=False, ready=())
+    return state._replace(owners=owners, dirty=dirty, pending=pending, claimed=False, ready=())
 
 
 def step(state: State, owner: str, event: Step) -> State:
     """The gradients stay where they are, used."""
     known = state.having(owner, Gradients(used=event))
-    return replace(known, claimed=True)
+    return known._replace(claimed=True)
 
 
 def zero(state: State, owner: str, event: Zero) -> State:
@@ -124,16 +122,16 @@ def forget(state: State, owner: str) -> State:
 def trust(state: State, owner: str) -> State:
     """The gradients may have been cleared on the way: no claim that they were used before."""
     old = state.of(owner)
-    return state.having(owner, replace(old, used=None)) if old.used else state
+    return state.having(owner, old._replace(used=None)) if old.used else state
 
 
 def next_turn(state: State, loop: Loop) -> State:
     """A loop starts over: what happened in its last turn is not of this turn."""
     owners = tuple(
-        (owner, replace(gradients, turns=before(gradients.turns, loop), wasted_turns=before(gradients.wasted_turns, loop)))
+        (owner, gradients._replace(turns=before(gradients.turns, loop), wasted_turns=before(gradients.wasted_turns, loop)))
         for owner, gradients in state.owners
     )
-    return replace(state, owners=owners, ready=before(state.ready, loop))
+    return state._replace(owners=owners, ready=before(state.ready, loop))
 
 
 def before(turns: tuple[Loop, ...], loop: Loop) -> tuple[Loop, ...]:

@@ -49,6 +49,7 @@ class Window:
         clears: what may empty the owner's gradients.
         alone: no other step uses what this one leaves.
         test: the condition that the period was read from.
+        first: the counter's value at the first micro-batch, where that can be seen.
     """
 
     function: ir.Function
@@ -66,6 +67,7 @@ class Window:
     clears: tuple[ir.Event, ...] = ()
     alone: bool = True
     test: ir.Expr | None = None
+    first: int | None = None
 
     @property
     def wiped(self) -> bool:
@@ -96,7 +98,7 @@ class Windows:
     def seen(self, seen: Observations) -> Iterator[Window]:
         """The windows among the steps of one exploration's own function."""
         blocks = {event: block for block in seen.function.blocks for event in block.events}
-        for step, owner in seen.steps:
+        for step, owner in seen.steps_in_order:
             if step not in blocks:
                 continue
             backwards = tuple(backward for backward, owners in seen.claims.items() if owner in owners)
@@ -138,7 +140,9 @@ class Windows:
             size = period.size if one_deep else None
             place = period.read.site if period.read else site or step.site
             fires = self._fires(period, first, function)
-            return Window(function, step, owner, backwards, carriers, loop, period, place, size, fires, inside, fresh, test=cond)
+            return Window(
+                function, step, owner, backwards, carriers, loop, period, place, size, fires, inside, fresh, test=cond, first=first
+            )
         return None
 
     def _waits_for(

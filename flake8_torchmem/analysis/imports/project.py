@@ -28,6 +28,7 @@ class Limits:
         characters: of source that are parsed.
         seconds: after which no further definition is read.
         searched: bytes of other files that are searched for callers when something is about to be reported.
+        kept: characters of imported files that are kept in memory; more are read again when they are asked for again.
     """
 
     depth: int = 4
@@ -35,9 +36,10 @@ class Limits:
     characters: int = 200_000
     seconds: float = 10.0
     searched: int = 40_000_000
+    kept: int = 40_000_000
 
 
-FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, seconds=2.0, searched=8_000_000)
+FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, seconds=2.0, searched=8_000_000, kept=500_000)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Project:
     limits: Limits = field(default_factory=Limits)
     disk: Disk = field(init=False)
     _outlines: dict[tuple[str, str], tuple[Outline | None, Trace]] = field(default_factory=dict)
+    _kept: int = 0
     _roots: dict[str, str] = field(default_factory=dict)
     _definitions: dict[tuple[str, str], Definition | None] = field(default_factory=dict)
 
@@ -193,8 +196,13 @@ class Project:
         """The outline of a file; None when it cannot be read, or is no part of the project after all."""
         key = (path, root)
         if key not in self._outlines:
+            if self._kept > self.limits.kept:
+                self._outlines.clear()
+                self._kept = 0
             with self.disk.tracing() as trace:
                 self._outlines[key] = self._read(path, root), trace
+            read = self._outlines[key][0]
+            self._kept += len(read.text) if read is not None else 0
         found, trace = self._outlines[key]
         self.disk.trace.add(trace)
         return found

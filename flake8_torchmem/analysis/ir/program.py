@@ -40,6 +40,7 @@ class Function:
     """A function, method, nested function or lambda (`<lambda 1>`), or the module body (`name` is `<module>`).
 
     `mark` is its `def` statement, or the statement that a lambda stands in. `managers`: what its `with` statements enter.
+    `tests`: what asserts, `while` loops and comprehensions ask, and statements that are no more than an expression.
     `annotations`: by parameter.
     """
 
@@ -53,6 +54,7 @@ class Function:
     blocks: list[Block] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)
     managers: list[Expr] = field(default_factory=list)
+    tests: list[Expr] = field(default_factory=list)
     nested: dict[str, Function] = field(default_factory=dict)
     assigned: set[str] = field(default_factory=set)
     free: set[str] = field(default_factory=set)

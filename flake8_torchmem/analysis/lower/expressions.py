@@ -88,7 +88,10 @@ class Expressions:
         return ir.Op("format", tuple(self.part(part) for part in node.parts))
 
     def part(self, node: cst.BaseFormattedStringContent) -> ir.Expr:
-        return self.lower(node.expression) if isinstance(node, cst.FormattedStringExpression) else ir.Const(getattr(node, "value", ""))
+        if not isinstance(node, cst.FormattedStringExpression):
+            return ir.Const(getattr(node, "value", ""))
+        value = self.lower(node.expression)
+        return ir.Op("spec", (value,)) if node.format_spec else value  # `{x:.3f}` takes a number, `{x}` anything
 
     def call(self, node: cst.Call) -> ir.Expr:
         site = self.scope.expression()
@@ -154,6 +157,7 @@ class Expressions:
         with self.scope.comprehension(iterable, site, target_names(clause.target)) as loop:
             self.bind(clause.target, ir.Item(iterable, ir.Opaque()), "target")
             conditions = [self.lower(test.test) for test in clause.ifs]
+            self.scope.fn.tests.extend(conditions)
             if clause.inner_for_in is not None:
                 return self._comprehension(node, clause.inner_for_in, site)
             element = node.value if isinstance(node, cst.DictComp) else node.elt

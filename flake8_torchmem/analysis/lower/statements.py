@@ -49,6 +49,8 @@ class Statements:
             mode = guards.of_statement(value, self.scope.imports, self.scope.values)
             if mode is not None:
                 self.scope.switch(mode)
+        else:
+            self.scope.fn.tests.append(value)
 
     def assign(self, node: cst.Assign) -> None:
         value = self._expr(node.value)
@@ -99,7 +101,7 @@ class Statements:
         self.scope.fn.free.update(item.name.value for item in node.names)
 
     def check(self, node: cst.Assert) -> None:
-        self._expr(node.test)
+        self.scope.fn.tests.append(self._expr(node.test))
 
     def definition(self, node: cst.FunctionDef | cst.ClassDef) -> None:
         self.define(node, self.scope)
@@ -125,7 +127,7 @@ class Statements:
         self.scope.start(after)
 
     def match(self, node: cst.Match) -> None:
-        self._expr(node.subject)
+        self.scope.fn.tests.append(self._expr(node.subject))
         before, after = self.scope.block, self.scope.new_block()
         before.edges.append(ir.Edge(after, ir.Opaque(), False, None, self.scope.ctx.loops))
         for case in node.cases:
@@ -152,6 +154,7 @@ class Statements:
 
     def while_loop(self, node: cst.While) -> None:
         test = self._expr(node.test)
+        self.scope.fn.tests.append(test)
         self._loop(node, None, lambda: None, None, endless=isinstance(test, ir.Const) and bool(test.value))
 
     def _loop(

@@ -22,11 +22,23 @@ STORES = frozenset({"append", "extend", "setitem"})
 
 @dataclass(frozen=True)
 class Kept:
-    """A value with graph at a place that outlives the step. `freed`: a backward has run over it before."""
+    """A value with graph at a place that outlives the step.
 
-    site: ir.Site
+    Attributes:
+        function: where it goes there.
+        event: by which it does.
+        value: what goes there.
+        place: where to.
+        freed: a backward has run over it before.
+        param: of the method that is handed the value, if one is.
+    """
+
+    function: ir.Function
+    event: ir.Event
+    value: ir.Expr
     place: str
     freed: bool
+    param: str = ""
 
 
 def in_place(facts: FileFacts) -> Iterator[Kept]:
@@ -36,7 +48,7 @@ def in_place(facts: FileFacts) -> Iterator[Kept]:
             if event.ctx.grad is not ir.Grad.ON or not _is_tensor(facts, place, function) or ".data" in place:
                 continue
             if _repeats(facts, function, event, place) and _unused(facts, function, place, value, event):
-                yield Kept(event.site, place, _backpropagated(facts, function, value))
+                yield Kept(function, event, value, place, _backpropagated(facts, function, value))
 
 
 def _writes(function: ir.Function) -> Iterator[tuple[ir.Event, str, ir.Expr]]:
@@ -85,7 +97,7 @@ def bounded(facts: FileFacts) -> Iterator[Kept]:
                 continue
             freed = _backpropagated(facts, function, event.value)
             if not freed and _repeats(facts, function, event, event.place) and _unused(facts, function, event.place, event.value, event):
-                yield Kept(event.site, event.place, freed)
+                yield Kept(function, event, event.value, event.place, freed)
 
 
 def recorded(facts: FileFacts) -> Iterator[Kept]:
@@ -102,9 +114,8 @@ def recorded(facts: FileFacts) -> Iterator[Kept]:
                 receiver = event.call.receiver
                 held = receiver.path if isinstance(receiver, ir.Name) else ""
                 if _unused(facts, function, held, arg, event) and not _read_for_backward(facts, callee, store.place):
-                    yield Kept(
-                        event.site, f"{callee.owner.name}.{store.place.removeprefix('self.')}", _backpropagated(facts, function, arg)
-                    )
+                    place = f"{callee.owner.name}.{store.place.removeprefix('self.')}"
+                    yield Kept(function, event, arg, place, _backpropagated(facts, function, arg), param)
                     break
 
 
@@ -175,7 +186,7 @@ def _backpropagated(facts: FileFacts, function: ir.Function, value: ir.Expr) -> 
     return (turn is not None and turn.trains) or any(path in feeding for path in direct(value))
 
 
-def epoch_end(facts: FileFacts) -> Iterator[tuple[ir.Site, str]]:
+def epoch_end(facts: FileFacts) -> Iterator[tuple[ir.Function, ir.Return, str]]:
     """Keys of what a Lightning `training_step` returns, where a `training_epoch_end` makes Lightning keep it for the epoch."""
     for cls in facts.program.classes.values():
         step = cls.methods.get("training_step")
@@ -183,9 +194,11 @@ def epoch_end(facts: FileFacts) -> Iterator[tuple[ir.Site, str]]:
             continue
         values = facts.values(step)
         for event in step.events():
-            value = event.value if isinstance(event, ir.Return) else None
+            if not isinstance(event, ir.Return):
+                continue
+            value = event.value
             for key, item in zip(value.keys, value.items, strict=True) if isinstance(value, ir.Seq) and value.keys else ():
                 named = isinstance(key, ir.Const) and key.value not in ("loss", "hiddens")
                 if named and isinstance(key, ir.Const) and values.at(item, event) is Kind.GRAPH:
-                    yield event.site, str(key.value)
+                    yield step, event, str(key.value)
                     break

@@ -78,6 +78,18 @@ def _is_part_of_a_model(facts: FileFacts, function: ir.Function) -> bool:
     return cls is not None and facts.evidence.module_class(cls.name) and not passes and function.name not in torchapi.EVALUATION_STEPS
 
 
+def stays_on_device(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
+    """Whether a place collects outputs of a model on the device, or would if they had no graph, and nothing needs them there."""
+    if growth.kind == "sum" or _is_part_of_a_model(facts, function) or not _over_all(facts, function, growth) or _few(growth):
+        return False
+    return any(
+        facts.placement(function).at(part, growth.event) is Place.DEVICE
+        and not _placed(facts, function, part, growth.event)
+        and _may_leave(facts, function, growth.place, growth.loops, _key(growth.value, part))
+        for part in facts.outputs(function).parts(growth.value, growth.event)
+    )
+
+
 def _key(value: ir.Expr, part: ir.Expr) -> str:
     """The key under which a dict that is stored holds the part."""
     if isinstance(value, ir.Seq) and value.keys and part in value.items:

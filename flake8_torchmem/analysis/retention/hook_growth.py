@@ -154,12 +154,7 @@ def _grows_in_class(facts: FileFacts, kept: Kept, cls: ir.Class) -> bool:
     methods = list(cls.methods.values())
     if "__exit__" in cls.methods or _emptied_by_name(facts, kept):
         return False
-    built = [
-        (function, event)
-        for function in facts.functions
-        for event in facts.calls(function)
-        if event.call.path and facts.bindings.class_named(event.call.path, function.file) is cls
-    ]
+    built = list(_built(facts, cls))
     if built:
         return any(not event.ctx.loops and _used_in_loops(facts, function, event) for function, event in built)
     if any(_loops(facts, method) for method in methods):
@@ -170,6 +165,25 @@ def _grows_in_class(facts: FileFacts, kept: Kept, cls: ir.Class) -> bool:
         return True
     removed = any(event.call.method == "remove" for method in methods for event in facts.calls(method))
     return not removed and not any(any(True for _ in forwards(facts, method, guarded=True)) for method in methods)
+
+
+def _built(facts: FileFacts, cls: ir.Class) -> Iterator[tuple[ir.Function, ir.Invoke]]:
+    """Where objects of a class are made."""
+    for function in facts.program.all_functions():
+        for event in facts.calls(function):
+            if event.call.path and facts.bindings.class_named(event.call.path, function.file) is cls:
+                yield function, event
+
+
+def in_use(facts: FileFacts, kept: Kept) -> bool:
+    """Whether somebody in sight has the hook run for many batches: that it could is no evidence."""
+    registrar, cls = kept.hook.registrar, kept.home.owner
+    if kept.place.startswith("self.") and cls is not None:
+        each_batch = any(_loops(facts, method) or torchapi.BATCH_METHOD.match(name) for name, method in cls.methods.items())
+        made = registrar.name == "__init__" or registrar.owner is not cls or facts.summaries.callers().get(registrar)
+        return each_batch or bool(made and any(True for _ in _built(facts, cls)))
+    runs = kept.home if kept.home.name != "<module>" else None
+    return registrar.name == "<module>" or registrar is runs or bool(_loops(facts, registrar) or facts.summaries.callers().get(registrar))
 
 
 def _used_in_loops(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
@@ -183,20 +197,21 @@ def _used_in_loops(facts: FileFacts, function: ir.Function, event: ir.Invoke) ->
     return any(start > event.site.mark.number for start in starts)
 
 
-def unremoved(facts: FileFacts) -> Iterator[ir.Invoke]:
-    """Registrations that each batch, or each call in a loop, repeats on one module, never undone."""
+def unremoved(facts: FileFacts) -> Iterator[tuple[ir.Function, ir.Invoke, ir.Loop | None]]:
+    """Registrations that each batch, or each call in a loop, repeats on one module, never undone; with the loop around them."""
     for function, event in registrations(facts):
         if event.ctx.conds or _is_removed(function) or _is_handed_on(function, event.call):
             continue
         receiver = event.call.receiver
+        around = next((loop for loop in _loops(facts, function) if loop in event.ctx.loops and _outlives(event, loop)), None)
         if event.ctx.loops:
-            repeated = any(_outlives(event, loop) for loop in _loops(facts, function) if loop in event.ctx.loops)
+            repeated = around is not None
         elif torchapi.BATCH_METHOD.match(function.name):
             repeated = isinstance(receiver, ir.Name) and receiver.path.startswith("self.")
         else:
             repeated = event.call.method != "register_hook" and _called_in_loop(facts, function, event)
         if repeated:
-            yield event
+            yield function, event, around
 
 
 def _is_removed(function: ir.Function) -> bool:

@@ -21,10 +21,17 @@ COPIES = frozenset({"deepcopy", "clone", "cpu", "to", "numpy"})
 
 @dataclass(frozen=True)
 class Kept:
-    """A snapshot in an attribute, for later calls: `restored` is where another method loads it back, if that is in sight."""
+    """A snapshot in an attribute, for later calls.
+
+    Attributes:
+        held: the snapshot.
+        restored: where another method loads it back, if that is in sight.
+        swapped: the method itself loads other weights meanwhile.
+    """
 
     held: Held
     restored: ir.Event | None
+    swapped: bool = False
 
 
 def kept_by_objects(facts: FileFacts, snapshots: Snapshots) -> Iterator[Kept]:
@@ -44,8 +51,9 @@ def kept_by_objects(facts: FileFacts, snapshots: Snapshots) -> Iterator[Kept]:
                 yield Kept(held, restored)
             continue
         kept = _is_best(held) and _goes_on(snapshots, held)
-        if _overwritten(snapshots, held) or kept if restored is not None else kept and not _handed_on(facts, snapshots, held):
-            yield Kept(held, restored)
+        swapped = _overwritten(snapshots, held)
+        if swapped or kept if restored is not None else kept and not _handed_on(facts, snapshots, held):
+            yield Kept(held, restored, swapped)
 
 
 def _is_best(held: Held) -> bool:

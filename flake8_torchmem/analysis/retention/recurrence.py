@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.flow import within_turn
+from flake8_torchmem.analysis.makers import makers
 from flake8_torchmem.analysis.retention.evaluation import evaluates, goes_over_data, needs_gradients, proves_no_grad, returns_graph
 from flake8_torchmem.analysis.values import Kind
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 STATE_NAME = re.compile(r"^(?:h|c|hc|hx|cx|hn|cn|h_?\d|c_?\d|[hc]_\w{1,4})$|hidden|(?:^|_)(?:hid|states?|carry)(?:$|_|\d)", re.I)
 CELL_NAME = re.compile(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
-MAX_HOPS = 3
 CELL_FACTORY = re.compile(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
 
 
@@ -31,12 +31,18 @@ class Carried:
         state: its path.
         backward: what goes through the graph of the turn before again; None where nothing back-propagates.
         steps: whether an optimizer moves the parameters between two backwards.
+        seen: whether the model is in sight, or said to be used so: one out of sight that trains may well detach by itself.
+        loop: whose turns it goes over; None where the loop lies elsewhere.
+        states: all states that go into the call with their graphs.
     """
 
     event: ir.Invoke
     state: str
     backward: ir.Backward | None
     steps: bool
+    seen: bool
+    loop: ir.Loop | None = None
+    states: tuple[str, ...] = ()
 
 
 class Recurrence:
@@ -60,12 +66,12 @@ class Recurrence:
         for event in self.facts.calls(self.function):
             if event.call.ctx.grad is not ir.Grad.ON or event.call.star or not self._is_model(event):
                 continue
-            for state in _operands(event.call):
-                made = self.made(event.call)
-                found = self._over_turns(event, state, made) or self._over_calls(event, state, made)
-                if found is not None:
-                    yield found
-                    break
+            states = list(dict.fromkeys(_operands(event.call)))
+            made = self.made(event.call) if states else set()
+            found = [self._over_turns(event, state, made) or self._over_calls(event, state, made) for state in states]
+            carried = [each for each in found if each is not None]
+            if carried:
+                yield replace(carried[0], states=tuple(each.state for each in carried))
 
     def _is_model(self, event: ir.Invoke) -> bool:
         """Whether a call runs a model that hands its state back with the graph."""
@@ -74,25 +80,32 @@ class Recurrence:
             return False
         callee = self.facts.bindings.callee(call, self.function)
         if callee is not None:
-            return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not _cuts(callee)
-        if self._cuts_inside(call.path or "", self.function):
-            return False
+            return callee.name in ("forward", "__call__") and callee.grad is ir.Grad.ON and not self._cuts(callee)
         func = call.receiver if call.method == "forward" and call.receiver is not None else call.func
-        return self.facts.values(self.function).at(func, event) is Kind.MODULE or bool(CELL_NAME.search(torchapi.last(call.path or "")))
+        known = self.facts.values(self.function).at(func, event) is Kind.MODULE or CELL_NAME.search(torchapi.last(call.path or ""))
+        return bool(known) and not any(forward is not None and self._cuts(forward) for forward in self._forwards(_model_of(call)))
 
-    def _cuts_inside(self, path: str, function: ir.Function, hops: int = MAX_HOPS) -> bool:
-        """Whether the model is one that detaches by itself, as what makes it shows, here or in a caller that hands it in."""
-        cls = self.facts.bindings.class_of(path, function)
-        forward = self.facts.bindings.method(cls, "forward") if cls is not None else None
-        if forward is not None:
-            return _cuts(forward)
-        if path not in function.params or not hops:
-            return False
-        for caller, call in self.facts.summaries.callers().get(function, ()):
-            given = dict(function.arguments(call)).get(path)
-            if isinstance(given, ir.Name) and self._cuts_inside(given.path, caller, hops - 1):
-                return True
-        return False
+    def _in_sight(self, call: ir.Call) -> bool:
+        """Whether what the model does with the state can be seen."""
+        callee = self.facts.bindings.callee(call, self.function)
+        return callee is not None or any(True for _ in self._forwards(_model_of(call)))
+
+    def _forwards(self, path: str) -> Iterator[ir.Function | None]:
+        """What runs when a model is called, as what makes it shows; None for what detaches nothing."""
+        known = self.facts.bindings.class_of(path, self.function)
+        for name in (known.full if known is not None else "", *makers(self.facts, path, self.function)):
+            cls = self.facts.program.classes.get(name)
+            forward = self.facts.bindings.method(cls, "forward") if cls is not None else None
+            if forward is not None or CELL_FACTORY.match(name) or self.facts.evidence.module_class(name):
+                yield forward
+
+    def _cuts(self, forward: ir.Function) -> bool:
+        """Whether a model detaches something of its own, by itself or in what it calls."""
+        reached = [forward]
+        for function in reached:
+            called = (self.facts.bindings.callee(event.call, function) for event in function.events() if isinstance(event, ir.Invoke))
+            reached += [callee for callee in dict.fromkeys(called) if callee is not None and callee not in reached]
+        return any(_cuts(event) for function in reached for event in function.events())
 
     def made(self, call: ir.Call) -> set[ir.Bind]:
         """Bindings that hold the call's result or a part of it, or what another model made of that, graph and all."""
@@ -126,12 +139,12 @@ class Recurrence:
             if backward is not None:
                 if not self._survives(event, state, made, loop) or (retains(backward) and self._sums_up(loop)):
                     return None
-                return self._found(event, state, backward)
+                return self._found(event, state, backward, loop)
             if self.facts.effect_in(loop, self.function, "backward"):
                 return None
         loop = next((loop for loop in event.ctx.loops if goes_over_data(self.facts, loop, self.function)), event.ctx.loops[0])
         if self._survives(event, state, made, loop) and self._evaluates(loop):
-            return Carried(event, state, None, steps=False)
+            return Carried(event, state, None, steps=False, seen=True, loop=loop)
         return None
 
     def _over_calls(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:
@@ -163,19 +176,16 @@ class Recurrence:
         around = loop.parent is not None and self.facts.effect_in(loop.parent, self.function, "step")
         return around and not inside
 
-    def _found(self, event: ir.Invoke, state: str, backward: ir.Backward) -> Carried:
+    def _found(self, event: ir.Invoke, state: str, backward: ir.Backward, loop: ir.Loop | None = None) -> Carried:
         around = backward.ctx.loops[-1:]
         steps = [other for other in self.function.events() if isinstance(other, ir.Step) and set(around) <= set(other.ctx.loops)]
-        return Carried(event, state, backward, bool(steps))
+        return Carried(event, state, backward, bool(steps), retains(backward) or self._in_sight(event.call), loop)
 
     def _is_state(self, event: ir.Invoke, state: str) -> bool:
         """Whether what goes in and out is a state: the model is seen to hand it back, or the name says so."""
         if STATE_NAME.search(torchapi.last(state)):
             return True
-        built = [node for bind in self.facts.bindings.binds(event.call.path or "", self.function) for node in ir.walk(bind.value)]
-        return any(
-            isinstance(node, ir.Call) and CELL_FACTORY.match(self.facts.evidence.resolve(node.path or "", self.function)) for node in built
-        )
+        return any(map(CELL_FACTORY.match, makers(self.facts, event.call.path or "", self.function)))
 
     def _backwards(self, loop: ir.Loop | None) -> Iterator[ir.Backward]:
         """Backwards of this loop's own turns, none of an inner loop."""
@@ -278,17 +288,17 @@ def _operands(call: ir.Call) -> list[str]:
     return [path for arg in call.operands for path in _same(arg)]
 
 
-def _cuts(callee: ir.Function) -> bool:
-    """Whether a model detaches something of its own."""
-    for event in callee.events():
-        if isinstance(event, ir.Invoke) and torchapi.DETACHES_BY_NAME.search(event.call.method):
-            return True
-        if event.ctx.grad is not ir.Grad.ON:
-            return True
-        value = event.value if isinstance(event, (ir.Bind, ir.Store, ir.Return)) else event.call if isinstance(event, ir.Invoke) else None
-        if value is not None and any(path.endswith(".data") for path in ir.names(value)):
-            return True
-    return False
+def _model_of(call: ir.Call) -> str:
+    """The path of the model that a call runs."""
+    return (call.path or "").removesuffix(".forward")
+
+
+def _cuts(event: ir.Event) -> bool:
+    """Whether an event detaches something, or takes place without gradients."""
+    if event.ctx.grad is not ir.Grad.ON or (isinstance(event, ir.Invoke) and torchapi.DETACHES_BY_NAME.search(event.call.method)):
+        return True
+    value = event.value if isinstance(event, (ir.Bind, ir.Store, ir.Return)) else event.call if isinstance(event, ir.Invoke) else None
+    return value is not None and any(path.endswith(".data") for path in ir.names(value))
 
 
 def _starts(bind: ir.Bind, state: str, counters: tuple[str, ...], loop: ir.Loop | None = None) -> bool:

@@ -87,7 +87,7 @@ def accumulates(facts: FileFacts, method: ir.Function, param: str) -> bool:
     return False
 
 
-def comprehensions(facts: FileFacts) -> Iterator[tuple[ir.Comp, ir.Event]]:
+def comprehensions(facts: FileFacts) -> Iterator[tuple[ir.Function, ir.Comp, ir.Event]]:
     """Comprehensions over data, in code that evaluates, whose elements carry graphs."""
     for function in facts.functions:
         if facts.guarded_by_callers(function):
@@ -96,7 +96,7 @@ def comprehensions(facts: FileFacts) -> Iterator[tuple[ir.Comp, ir.Event]]:
             value = event.value if isinstance(event, (ir.Bind, ir.Return, ir.Store)) else None
             for node in ir.walk(value) if value is not None else ():
                 if isinstance(node, ir.Comp) and node.kind != "GeneratorExp" and _keeps_graphs(facts, function, node, event):
-                    yield node, event
+                    yield function, node, event
 
 
 def _keeps_graphs(facts: FileFacts, function: ir.Function, comp: ir.Comp, event: ir.Event) -> bool:

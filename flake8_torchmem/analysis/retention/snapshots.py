@@ -57,6 +57,15 @@ class Stale:
     read: ir.Event
     restores: bool
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether training goes on from the weights once they are loaded back: in a loop, or after others were swapped in."""
+        change = self.held.changed
+        if not self.restores or change is None:
+            return False
+        swapped = isinstance(change, ir.Invoke) and change.call.method == "load_state_dict"
+        return swapped or bool(self.read.ctx.loops)
+
 
 class Snapshots:
     """The state dicts that one function holds.
@@ -266,13 +275,13 @@ def _parts(value: ir.Expr) -> Iterator[tuple[ir.Expr, str]]:
         yield value.receiver, ""
     elif isinstance(value, ir.Call) and value.path in SHALLOW and value.args:
         yield value.args[0], ""
-    elif isinstance(value, ir.Comp) and value.kind == "DictComp" and _passes_on(value):
+    elif isinstance(value, ir.Comp) and value.kind == "DictComp" and passes_on(value):
         iterable = value.loop.iterable
         if isinstance(iterable, ir.Call) and iterable.method == "items" and iterable.receiver is not None:
             yield iterable.receiver, ""
 
 
-def _passes_on(comp: ir.Comp) -> bool:
+def passes_on(comp: ir.Comp) -> bool:
     """Whether a comprehension keeps the tensors as they are: `v`, `v.data`, `v.detach()`."""
     element = comp.element
     if isinstance(element, ir.Call) and element.method == "detach" and element.receiver is not None:

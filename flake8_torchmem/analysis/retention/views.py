@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention.collected import collected
+from flake8_torchmem.analysis.retention.collected import Collected, collected
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -15,17 +15,13 @@ if TYPE_CHECKING:
 SHARES = frozenset(("detach view squeeze unsqueeze t transpose permute expand_as").split())
 
 
-def views(facts: FileFacts) -> Iterator[tuple[ir.Site, str]]:
-    """Stores of parts of outputs in places that grow, with the place; not where several parts of one output are kept."""
-    found = [
-        (item.site, item.place, base)
-        for item in collected(facts)
-        if (base := _base(facts, item.function, item.part, item.event)) is not None
-    ]
-    bases = [base for _, _, base in found]
-    for site, place, base in found:
+def views(facts: FileFacts) -> Iterator[Collected]:
+    """Stores of parts of outputs in places that grow; not where several parts of one output are kept."""
+    found = [(item, base) for item in collected(facts) if (base := _base(facts, item.function, item.part, item.event)) is not None]
+    bases = [base for _, base in found]
+    for item, base in found:
         if bases.count(base) == 1:
-            yield site, place
+            yield item
 
 
 def _base(facts: FileFacts, function: ir.Function, part: ir.Expr, event: ir.Event) -> str | None:

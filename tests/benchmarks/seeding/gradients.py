@@ -148,20 +148,27 @@ def moduli(window: ast.If) -> Iterator[ast.Compare]:
             yield node
 
 
+def accumulating(scope: Scope) -> Iterator[ast.If]:
+    """Windows around steps whose micro-batches back-propagate outside: one that back-propagates by itself alternates between models."""
+    for window in scope.windows():
+        inside = {inner for stmt in window.body for inner in ast.walk(stmt)}
+        backwards = [stmt for stmt in scope.backwards if scope.loop(stmt) is scope.loop(window)]
+        if backwards and not inside.intersection(scope.backwards):
+            yield window
+
+
 @operator("TM108")
 def window_negated(scope: Scope) -> Iterator[Seed]:
     """`!= 0` instead of `== 0`, where every micro-batch back-propagates."""
-    for window in scope.windows():
-        inside = {inner for stmt in window.body for inner in ast.walk(stmt)}
-        outside = [stmt for stmt in scope.backwards if stmt not in inside and scope.loop(stmt) is scope.loop(window)]
-        for test in moduli(window) if outside else ():
+    for window in accumulating(scope):
+        for test in moduli(window):
             yield Seed(window.lineno, Edits(scope.source).rewrite(test, f"{spelled(test.left)} != 0"))
 
 
 @operator("TM108")
 def window_shifted(scope: Scope) -> Iterator[Seed]:
     """`i % n == 0` instead of `(i + 1) % n == 0`, with a counter that starts at 0."""
-    for window in scope.windows():
+    for window in accumulating(scope):
         loop = scope.loop(window)
         for test in moduli(window):
             counter = test.left.left if isinstance(test.left, ast.BinOp) else None

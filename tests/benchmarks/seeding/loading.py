@@ -59,12 +59,18 @@ def pinning_dropped(scope: Scope) -> Iterator[Seed]:
     yield from loaders(scope, "pin_memory", "True")
 
 
+def has_workers(text: str) -> bool:
+    """Whether a loader of the file is given workers: a number, or an option that has them by default."""
+    given = re.findall(r"DataLoader\([^)]*num_workers\s*=\s*([\w.]+)", text)
+    options = (rf"add_argument\(\s*[\"']--?{word.rpartition('.')[2]}[\"'][^)]*default\s*=\s*[1-9]" for word in given)
+    return any(re.match("[1-9]", word) for word in given) or any(re.search(option, text) for option in options)
+
+
 @operator("TM304")
 def made_on_device(scope: Scope) -> Iterator[Seed]:
     """Samples moved to the device by the workers of a loader."""
     node = scope.node
-    workers = re.search(r"DataLoader\([^)]*num_workers\s*=\s*(?!0\b)", scope.source.text)
-    if isinstance(node, FUNCTIONS) and node.name == "__getitem__" and workers:
+    if isinstance(node, FUNCTIONS) and node.name == "__getitem__" and has_workers(scope.source.text):
         for inner in scope.nodes:
             if isinstance(inner, ast.Call) and re.search(r"torch\.(?:from_numpy|tensor|\w*Tensor)$", spelled(inner.func)):
                 yield Seed(inner.lineno, Edits(scope.source).rewrite(inner, f"{spelled(inner)}.cuda()"))

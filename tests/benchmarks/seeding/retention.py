@@ -166,11 +166,11 @@ def written_with_graph(scope: Scope) -> Iterator[Seed]:
     """`bank[rows] = features` without `.detach()`."""
     for node in scope.nodes:
         target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if (
-            isinstance(target, ast.Subscript)
-            and not isinstance(target.slice, ast.Constant)
-            and outlives(scope, node, spelled(target.value))
-        ):
+        if not isinstance(target, ast.Subscript) or isinstance(target.slice, ast.Constant):
+            continue
+        place, loop = spelled(target.value), scope.loop(node)
+        rewrites = isinstance(loop, ast.For) and place in spelled(loop.iter)  # what is there already
+        if not rewrites and outlives(scope, node, place):
             yield from ending_dropped(scope, node, node.value)  # type: ignore[attr-defined, arg-type]
 
 
@@ -194,7 +194,13 @@ def runs_model(scope: Scope, nodes: list[ast.AST]) -> bool:
     if "/tests/" in scope.source.name or getattr(scope.node, "name", "").startswith("test_"):
         return False
     calls = [node for node in nodes if isinstance(node, ast.Call) and MODEL.search(spelled(node.func))]
-    return any(scope.loop(call) is not None for call in calls)
+    return any(_over_data(scope, call) for call in calls)
+
+
+def _over_data(scope: Scope, call: ast.Call) -> bool:
+    """Whether a model is called in a loop that does not go over models, like the encoders of a pipeline."""
+    loop = scope.loop(call)
+    return loop is not None and not (isinstance(loop, ast.For) and names(call.func) & names(loop.target))
 
 
 @operator("TM205")
@@ -220,7 +226,7 @@ def guard_dropped(scope: Scope) -> Iterator[Seed]:
         inside = [inner for stmt in node.body for inner in ast.walk(stmt)]
         own_loop = any(isinstance(inner, LOOPS) for inner in inside)
         loop = scope.loop(node)
-        trains = loop is not None and not own_loop and any(loop in scope.loops(stmt) for stmt in scope.backwards)
+        trains = loop is not None and not own_loop and "backward(" in spelled(loop)
         edits = None if trains or not runs_model(scope, inside) else unguarded(scope, node)
         if edits is not None:
             yield Seed(node.lineno, edits)
@@ -295,8 +301,9 @@ def retried_in_handler(scope: Scope) -> Iterator[Seed]:
 
 @operator("TM212")
 def copy_dropped(scope: Scope) -> Iterator[Seed]:
-    """Weights kept without a deep copy, outside of tests."""
-    for node in scope.nodes if "/tests/" not in scope.source.name else ():
+    """Weights kept in a variable without a deep copy, outside of tests."""
+    for stmt in scope.nodes if "/tests/" not in scope.source.name else ():
+        node = stmt.value if isinstance(stmt, (ast.Assign, ast.AnnAssign)) else None
         if isinstance(node, ast.Call) and spelled(node.func).endswith("deepcopy") and method(node.args[0]) == "state_dict":
             yield Seed(node.lineno, Edits(scope.source).rewrite(node, spelled(node.args[0])))
 
