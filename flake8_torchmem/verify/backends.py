@@ -23,7 +23,7 @@ class VirtualBackend:
 
     name = "virtual"
     exact = True
-    measures = frozenset({"grows", "peak", "host", "gradients", "results"})
+    measures = frozenset({"grows", "peak", "host", "gradients", "results", "none"})
 
     def __init__(self) -> None:
         self.ledger = Ledger()
@@ -69,7 +69,7 @@ class CudaBackend:
 
     name = "cuda"
     exact = False
-    measures = frozenset({"grows", "peak", "host", "gradients", "results", "time", "reserved"})
+    measures = frozenset({"grows", "peak", "host", "gradients", "results", "none", "time"})
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():

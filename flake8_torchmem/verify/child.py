@@ -38,7 +38,8 @@ def main() -> None:
             _say(output, {"refused": str(error)})
             return
         _say(output, {"device": backend.name, "why": why, "torch": torch.__version__, "exact": backend.exact})
-        KINDS_OF_JOBS[job["kind"]](job, backend, output)
+        if job["kind"] != "device":  # which is answered by now
+            KINDS_OF_JOBS[job["kind"]](job, backend, output)
 
 
 def _bound(memory: int | None) -> None:
@@ -86,6 +87,7 @@ def run_once(program: Callable[[], object], probe: Probe, backend: Backend) -> R
     torch.set_num_threads(1)
     try:
         with backend.running(probe):
+            gc.freeze()  # what is there by now is not looked through at every beat
             results = program()
         if isinstance(results, list):
             probe.run.results = [float(number) for number in results]
@@ -96,6 +98,7 @@ def run_once(program: Callable[[], object], probe: Probe, backend: Backend) -> R
             probe.run.failure = failure_of(error, probe.run)
     except BaseException as error:  # noqa: BLE001
         probe.run.failure = failure_of(error, probe.run)
+    gc.unfreeze()
     gc.collect()
     return probe.run
 

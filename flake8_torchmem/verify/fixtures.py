@@ -23,8 +23,8 @@ PROGRAMS = ("bad", "fixed")
 MORE_BEATS = (1, 2, 4)  # times the beats of a fixture, until the verdict is decided
 MAX_BEATS = 256
 MEASURES = {
-    "virtual": frozenset({"grows", "peak", "host", "gradients", "results"}),
-    "cuda": frozenset({"grows", "peak", "host", "gradients", "results", "time"}),
+    "virtual": frozenset({"grows", "peak", "host", "gradients", "results", "none"}),
+    "cuda": frozenset({"grows", "peak", "host", "gradients", "results", "none", "time"}),
 }
 
 
@@ -120,10 +120,16 @@ def verify(fixtures: Sequence[Fixture], device: str, limits: Limits, jobs: int, 
         done: called after each fixture.
     """
     report = Report()
-    with ThreadPoolExecutor(max_workers=1 if device == "cuda" else jobs) as pool:
+    outcome = run_job({"kind": "device", "device": device}, limits)
+    for line in outcome.lines:
+        report.device, report.why, report.torch = line.get("device", ""), line.get("why", ""), line.get("torch", "")
+    report.why = report.why or cause(outcome)
+    if not report.device:
+        return report
+    with ThreadPoolExecutor(max_workers=1 if report.device == "cuda" else jobs) as pool:
 
         def one(fixture: Fixture) -> list[Row]:
-            rows = list(_Judged(fixture, device, limits, report).rows())
+            rows = list(_Judged(fixture, report.device, limits).rows())
             done(fixture)
             return rows
 
@@ -135,11 +141,10 @@ def verify(fixtures: Sequence[Fixture], device: str, limits: Limits, jobs: int, 
 class _Judged:
     """One fixture's runs and verdicts."""
 
-    def __init__(self, fixture: Fixture, device: str, limits: Limits, report: Report) -> None:
+    def __init__(self, fixture: Fixture, device: str, limits: Limits) -> None:
         self.fixture = fixture
         self.device = device
         self.limits = limits
-        self.report = report
 
     def rows(self) -> Iterator[Row]:
         """A row for each case."""
@@ -148,8 +153,8 @@ class _Judged:
             verdict = Verdict(Finding.INCONCLUSIVE, fixture.problem)
             yield Row(fixture.code or "?", fixture.folder.name, "", fixture.effect, verdict)
             return
-        rows: dict[str, Row] = {}
-        pending = list(fixture.cases)
+        rows = {case.function: self._row(case, _beyond(case)) for case in fixture.cases if self.device == "virtual" and case.beyond_virtual}
+        pending = [case for case in fixture.cases if case.function not in rows]
         for times in MORE_BEATS:
             steps = fixture.beats * times
             if not pending or (times > 1 and steps > MAX_BEATS):
@@ -164,33 +169,34 @@ class _Judged:
             runs = {name: _runs(outcome, case.function) for name, outcome in outcomes.items()}
             verdict = self._verdict(case, runs, outcomes)
             kept = {name: found[0] for name, found in runs.items() if found}
-            yield Row(self.fixture.code, self.fixture.folder.name, case.function, case.effect, verdict, kept)
+            yield self._row(case, verdict, kept)
+
+    def _row(self, case: Case, verdict: Verdict, runs: dict[str, Run] | None = None) -> Row:
+        return Row(self.fixture.code, self.fixture.folder.name, case.function, case.effect, verdict, runs or {})
 
     def _run(self, name: str, cases: list[Case], steps: int) -> Outcome:
         wanted = [{"function": case.function, "effect": case.effect} for case in cases]
         job = {"kind": "fixture", "file": str((self.fixture.folder / f"{name}.py").resolve()), "cases": wanted, "steps": steps}
-        outcome = run_job({**job, "device": self.device, "repeats": 2 if name == "bad" else 1}, self.limits)
-        for line in outcome.lines:
-            if "device" in line:
-                self.report.device, self.report.why, self.report.torch = line["device"], line["why"], line["torch"]
-        return outcome
+        return run_job({**job, "device": self.device, "repeats": 2 if name == "bad" else 1}, self.limits)
 
     def _verdict(self, case: Case, runs: dict[str, list[Run]], outcomes: dict[str, Outcome]) -> Verdict:
-        if self.report.device == "virtual" and case.beyond_virtual:
-            return Verdict(Finding.INCONCLUSIVE, f"the stand-in device cannot show it: {case.beyond_virtual}")
         for name, wanted in (("bad", 2), ("fixed", 1)):
             if len(runs[name]) < wanted:
-                return Verdict(Finding.INCONCLUSIVE, f"{name}.py: {_cause(outcomes[name])}")
+                return Verdict(Finding.INCONCLUSIVE, f"{name}.py: {cause(outcomes[name])}")
         bad, again = runs["bad"]
-        twins = Twins(bad, again, runs["fixed"][0], self.report.device == "virtual", MEASURES[self.report.device])
+        twins = Twins(bad, again, runs["fixed"][0], self.device == "virtual", MEASURES[self.device])
         return judge(case.effect, twins)
+
+
+def _beyond(case: Case) -> Verdict:
+    return Verdict(Finding.INCONCLUSIVE, f"the stand-in device cannot show it: {case.beyond_virtual}")
 
 
 def _runs(outcome: Outcome, function: str) -> list[Run]:
     return [Run.from_json(line["run"]) for line in outcome.lines if line.get("case") == function]
 
 
-def _cause(outcome: Outcome) -> str:
+def cause(outcome: Outcome) -> str:
     """Why a run is missing."""
     for line in outcome.lines:
         if "refused" in line:

@@ -197,6 +197,16 @@ def _results(twins: Twins) -> Verdict:
     return Verdict(Finding.REFUTED, "the results are the same to the last bit", {"results_that_differ": 0})
 
 
+def _none(twins: Twins) -> Verdict:
+    """Nothing that can be measured: neither growth nor peak, gradients nor results differ."""
+    found = [judged(twins) for judged in (_grows, _peak, _gradients)]
+    shown = [verdict for verdict in found if verdict.verdict is Finding.CONFIRMED]
+    if shown:
+        return Verdict(Finding.REFUTED, shown[0].reason, shown[0].figures)
+    undecided = [verdict for verdict in found if verdict.verdict is Finding.INCONCLUSIVE]
+    return undecided[0] if undecided else Verdict(Finding.CONFIRMED, "bytes, peaks, gradients and results are alike")
+
+
 def _time(twins: Twins) -> Verdict:
     kind = beats_of(twins, MIN_BEATS["time"])
     if kind is None:
@@ -215,6 +225,6 @@ def _time(twins: Twins) -> Verdict:
 
 
 JUDGES: dict[str, Callable[[Twins], Verdict]] = {
-    "grows": _grows, "host": _host, "peak": _peak, "gradients": _gradients, "results": _results, "time": _time,
+    "grows": _grows, "host": _host, "peak": _peak, "gradients": _gradients, "results": _results, "time": _time, "none": _none,
 }  # fmt: skip
 EFFECTS = {"time": "how long something takes", "grows": "growth", "host": "host memory", "peak": "the peak"}
