@@ -164,7 +164,10 @@ class _Judged:
         yield from (rows[case.function] for case in fixture.cases)
 
     def _tried(self, cases: list[Case], steps: int) -> Iterator[Row]:
-        outcomes = {name: self._run(name, cases, steps) for name in PROGRAMS}
+        outcomes = {"bad": self._run("bad", cases, steps)}
+        # Without the flagged program there is nothing to compare with.
+        measured = any("run" in line for line in outcomes["bad"].lines)
+        outcomes["fixed"] = self._run("fixed", cases, steps) if measured else Outcome([])
         for case in cases:
             runs = {name: _runs(outcome, case.function) for name, outcome in outcomes.items()}
             verdict = self._verdict(case, runs, outcomes)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ KEPT = (
     "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "XDG_CACHE_HOME", "USER",
 )  # fmt: skip
 FIXED = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+MARK = "TORCHMEM_RUN"  # in the environment of all that a run starts, so that it is found again
 TAIL = 2_000  # characters of a program's standard error that are kept
 
 
@@ -52,6 +54,7 @@ def run_job(job: dict[str, Any], limits: Limits, cwd: Path | None = None, own_en
     with tempfile.TemporaryDirectory(prefix="torchmem-") as folder:
         output = Path(folder) / "output.jsonl"
         errors = Path(folder) / "stderr"
+        mark = uuid.uuid4().hex
         with errors.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flake8_torchmem.verify.child"],
@@ -59,10 +62,11 @@ def run_job(job: dict[str, Any], limits: Limits, cwd: Path | None = None, own_en
                 stdout=subprocess.DEVNULL,
                 stderr=stream,
                 cwd=cwd or folder,
-                env=_environment(own_environment),
+                env={**_environment(own_environment), MARK: mark},
                 start_new_session=True,
             )
             failure = _wait(process, json.dumps({**job, "output": str(output), "memory": limits.memory}).encode(), limits)
+            _end_strays(mark)
         stderr = errors.read_text("utf-8", "replace")[-TAIL:]
         return Outcome(list(_lines(output)), failure, stderr)
 
@@ -99,6 +103,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     elif process.poll() is None:
         process.kill()
     process.wait()
+
+
+def _end_strays(mark: str) -> None:
+    """End what left the group of its run, where the system lists processes with their environments."""
+    wanted = f"{MARK}={mark}".encode()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if wanted in environment.read_bytes().split(b"\0"):
+                os.kill(int(environment.parent.name), signal.SIGKILL)
 
 
 def _lines(output: Path) -> Iterator[dict[str, Any]]:
