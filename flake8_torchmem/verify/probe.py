@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -66,7 +67,8 @@ class Probe:
         self.run = Run()
         self.depth = 0
         self.peaks = dict.fromkeys(KINDS, 0)
-        self.optimizers: dict[int, torch.optim.Optimizer] = {}
+        # Weak: what the program lets go of must not live on here.
+        self.optimizers: WeakValueDictionary[int, torch.optim.Optimizer] = WeakValueDictionary()
         self.began = time.perf_counter()
         self.most = -1
 
@@ -141,9 +143,10 @@ class Probe:
 
     def _owned(self) -> dict[str, list[torch.Tensor]]:
         """Tensors by what they are for, as far as optimizers know."""
-        groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+        optimizers = list(self.optimizers.values())
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         parameters = [p for group in groups for p in group["params"]]
-        states = [value for optimizer in self.optimizers.values() for state in optimizer.state.values() for value in state.values()]
+        states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
         return {
             "parameters": [p.detach() for p in parameters],
             "gradients": [p.grad for p in parameters if p.grad is not None],

@@ -193,7 +193,8 @@ def _results(twins: Twins) -> Verdict:
     count = sum(one != other for one, other in zip(twins.bad.results, twins.fixed.results, strict=False))
     count += abs(len(twins.bad.results) - len(twins.fixed.results))
     if count:
-        return Verdict(Finding.CONFIRMED, f"{count} of {len(twins.bad.results)} results differ", {"results_that_differ": count})
+        total = max(len(twins.bad.results), len(twins.fixed.results))
+        return Verdict(Finding.CONFIRMED, f"{count} of {total} results differ", {"results_that_differ": count})
     return Verdict(Finding.REFUTED, "the results are the same to the last bit", {"results_that_differ": 0})
 
 
