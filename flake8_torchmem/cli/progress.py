@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 _PATIENCE = 1.0  # seconds without a bar
 
@@ -20,12 +21,22 @@ def with_progress(paths: Sequence[str]) -> Iterator[str]:
 
 
 def _with_bar(paths: Sequence[str], done: int) -> Iterator[str]:
+    with bar("checking", len(paths), done) as advance:
+        for path in paths[done:]:
+            yield path
+            advance()
+
+
+@contextmanager
+def bar(verb: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+    """A bar that what it gives moves on by one; none if standard error is no terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=len(paths), completed=done)
-        for path in paths[done:]:
-            yield path
-            bar.advance(task)
+    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=total, completed=done)
+        yield lambda: shown.advance(task)

@@ -1,0 +1,158 @@
+"""The two devices: a real one, read through its caching allocator, and the stand-in, read from its ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from flake8_torchmem.verify.ledger import OWN, Ledger, key_of
+from flake8_torchmem.verify.probe import Backend, Probe
+from flake8_torchmem.verify.refusal import RefusedError
+from flake8_torchmem.verify.standin import stand_in
+
+SHOWN_LINES = 10
+HISTORY = 100_000  # allocations that the allocator remembers
+MEMORY = 24 << 30  # bytes that the stand-in device says to have
+
+
+class VirtualBackend:
+    """The stand-in device: exact bytes, no time and no caching allocator."""
+
+    name = "virtual"
+    exact = True
+    measures = frozenset({"grows", "peak", "host", "gradients", "results", "none"})
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+
+    @contextmanager
+    def running(self, probe: Probe) -> Iterator[None]:
+        """The device is there, and the probe watches, for as long as this is entered."""
+        self.ledger = Ledger()
+        with stand_in(self.ledger, MEMORY), probe.watching():
+            yield
+
+    def read(self) -> tuple[int, int, int, int]:
+        """Live bytes, peak since `reset_peak`, live storages; nothing is reserved."""
+        return self.ledger.live, self.ledger.peak, len(self.ledger.blocks), self.ledger.live
+
+    def reset_peak(self) -> None:
+        """The peak starts again from what is there now."""
+        self.ledger.reset_peak()
+
+    def beat(self, kind: str) -> int:
+        """A beat has ended: of how many such beats something is alive."""
+        return self.ledger.beat(kind)
+
+    def forward(self, change: int) -> None:
+        """A module is entered (1) or left (-1)."""
+        self.ledger.depth += change
+
+    def categories(self, owned: dict[str, list[torch.Tensor]]) -> dict[str, int]:
+        """Bytes by what they are for; activations are what modules made and optimizers do not own."""
+        names = {key_of(tensor): name for name, tensors in reversed(owned.items()) for tensor in tensors}
+        found: Counter[str] = Counter()
+        for key, block in self.ledger.blocks.items():
+            found[names.get(key) or ("activations" if block.in_forward else "other")] += block.size
+        return dict(found)
+
+    def lines(self) -> list[tuple[str, int, int]]:
+        """Bytes by the line that made them, most first: file, line, bytes."""
+        return [(file, line, size) for (file, line), size in self.ledger.by_line()[:SHOWN_LINES]]
+
+
+class CudaBackend:
+    """A real device. Bytes are those that were asked for, as the allocator counts them; whole blocks are a multiple of 512."""
+
+    name = "cuda"
+    exact = False
+    measures = frozenset({"grows", "peak", "host", "gradients", "results", "none", "time"})
+
+    def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise RefusedError("this PyTorch sees no CUDA device")
+        if torch.cuda.get_allocator_backend() != "native":
+            raise RefusedError("the allocator is not PyTorch's own (cudaMallocAsync): it does not say what was asked for")
+        self.forwards = 0
+
+    @contextmanager
+    def running(self, probe: Probe) -> Iterator[None]:
+        """The allocator remembers who allocates, and the probe watches, for as long as this is entered."""
+        torch.cuda.synchronize()
+        if hasattr(torch._C, "_cuda_clearCublasWorkspaces"):
+            torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.memory._record_memory_history(context="alloc", stacks="python", max_entries=HISTORY)
+        try:
+            with probe.watching():
+                yield
+        finally:
+            torch.cuda.memory._record_memory_history(enabled=None)
+
+    def read(self) -> tuple[int, int, int, int]:
+        """Live bytes that were asked for, their peak since `reset_peak`, live allocations, reserved bytes."""
+        torch.cuda.synchronize()
+        stats = torch.cuda.memory_stats()
+        live, peak = stats["requested_bytes.all.current"], stats["requested_bytes.all.peak"]
+        return live, peak, stats["allocation.all.current"], stats["reserved_bytes.all.current"]
+
+    def reset_peak(self) -> None:
+        """The peak starts again from what is there now."""
+        torch.cuda.reset_peak_memory_stats()
+
+    def beat(self, kind: str) -> int:
+        """The allocator does not say when a block was born in terms of beats."""
+        del kind
+        return 0
+
+    def forward(self, change: int) -> None:
+        """A module is entered (1) or left (-1)."""
+        self.forwards += change
+
+    def categories(self, owned: dict[str, list[torch.Tensor]]) -> dict[str, int]:
+        """Bytes by what they are for, as far as optimizers own them."""
+        seen: set[int] = set()
+        found: dict[str, int] = {}
+        for name, tensors in owned.items():
+            fresh = [tensor for tensor in tensors if tensor.is_cuda and key_of(tensor) not in seen]
+            seen |= {key_of(tensor) for tensor in fresh}
+            found[name] = sum(tensor.untyped_storage().nbytes() for tensor in fresh)
+        found["other"] = max(self.read()[0] - sum(found.values()), 0)
+        return found
+
+    def lines(self) -> list[tuple[str, int, int]]:
+        """Bytes by the line that allocated them, most first: file, line, bytes."""
+        found: Counter[tuple[str, int]] = Counter()
+        for segment in torch.cuda.memory._snapshot()["segments"]:
+            for block in segment["blocks"]:
+                frame = next((frame for frame in block.get("frames", ()) if _is_programs(frame["filename"])), None)
+                if block["state"] == "active_allocated" and frame is not None:
+                    found[frame["filename"], frame["line"]] += block.get("requested_size", block["size"])
+        return [(file, line, size) for (file, line), size in found.most_common(SHOWN_LINES)]
+
+
+def _is_programs(name: str) -> bool:
+    return name.endswith(".py") and not name.startswith(OWN)
+
+
+def choose(device: str) -> tuple[Backend, str]:
+    """A backend, and why it was chosen.
+
+    Args:
+        device: auto, cuda or virtual.
+
+    Raises:
+        RefusedError: a real device was asked for, and there is none that can be read.
+    """
+    if device == "virtual":
+        return VirtualBackend(), "as asked for"
+    if device == "cuda":
+        return CudaBackend(), f"as asked for: {torch.cuda.get_device_name()}"
+    try:
+        return CudaBackend(), f"found: {torch.cuda.get_device_name()}"
+    except RefusedError as error:
+        return VirtualBackend(), str(error)

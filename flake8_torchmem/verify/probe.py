@@ -1,0 +1,177 @@
+"""Watches a run: a sample at each beat, the gradients at each step, who holds what at the end."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import _disable_current_modes
+
+from flake8_torchmem.verify.series import FORWARD, KINDS, STEP, TURN, Gradient, Run, Sample
+
+PAGE = 4096
+LINES_EVERY = 4  # beats
+
+
+class Backend(Protocol):
+    """A device that can be measured, entered for one run.
+
+    `exact`: bytes are those that were asked for. `measures`: effects that it can show.
+    """
+
+    name: str
+    exact: bool
+    measures: frozenset[str]
+
+    def running(self, probe: Probe) -> Any: ...  # noqa: ANN401
+    def read(self) -> tuple[int, int, int, int]:
+        """Live bytes, peak since `reset_peak`, live blocks, reserved bytes."""
+
+    def reset_peak(self) -> None: ...
+    def beat(self, kind: str) -> int:
+        """A beat has ended: of how many such beats something is alive."""
+
+    def forward(self, change: int) -> None:
+        """A module is entered (1) or left (-1)."""
+
+    def categories(self, owned: dict[str, list[torch.Tensor]]) -> dict[str, int]: ...
+    def lines(self) -> list[tuple[str, int, int]]: ...
+
+
+class EnoughError(BaseException):
+    """The run has had its beats. No `except Exception` of the program catches it."""
+
+
+class Probe:
+    """Records one run.
+
+    Args:
+        backend: the device.
+        nodes: count autograd nodes at each beat, which takes a walk over all tensors.
+        limit: beats of any kind after which the run is ended; None lets it run.
+    """
+
+    def __init__(self, backend: Backend, nodes: bool = False, limit: int | None = None) -> None:
+        self.backend = backend
+        self.nodes = nodes
+        self.limit = limit
+        self.run = Run()
+        self.depth = 0
+        self.peaks = dict.fromkeys(KINDS, 0)
+        # Weak: what the program lets go of must not live on here.
+        self.optimizers: WeakValueDictionary[int, torch.optim.Optimizer] = WeakValueDictionary()
+        self.began = time.perf_counter()
+        self.most = -1
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Hooks are in place for as long as this is entered."""
+        with ExitStack() as stack:
+            for handle in (
+                register_optimizer_step_pre_hook(self._before_step),
+                register_optimizer_step_post_hook(self._after_step),
+                register_module_forward_pre_hook(self._entered),
+                register_module_forward_hook(self._left, always_call=True),
+            ):
+                stack.callback(handle.remove)
+            yield
+
+    def turns(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches of a fixture; each that is asked for ends a turn."""
+        for batch in batches:
+            yield batch
+            self.beat(TURN)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+        with _disable_current_modes(), torch.no_grad():
+            self.optimizers[id(optimizer)] = optimizer
+            grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            square, digest = 0.0, hashlib.sha256()
+            for grad in grads:
+                whole = grad.detach().cpu().double()
+                square += float(whole.pow(2).sum())
+                digest.update(whole.numpy().tobytes())
+            self.run.gradients.append(Gradient(square**0.5, digest.hexdigest()[:16]))
+
+    def _after_step(self, *_arguments: object) -> None:
+        self.beat(STEP)
+
+    def _entered(self, _module: object, _inputs: object) -> None:
+        self.depth += 1
+        self.backend.forward(1)
+
+    def _left(self, _module: object, _inputs: object, _outputs: object) -> None:
+        self.depth -= 1
+        self.backend.forward(-1)
+        if self.depth == 0:
+            self.beat(FORWARD)
+
+    def beat(self, kind: str) -> None:
+        """One beat of a kind has ended."""
+        if self.depth and kind != FORWARD:
+            return
+        with _disable_current_modes():
+            live, peak, blocks, reserved = self.backend.read()
+            for other in KINDS:
+                self.peaks[other] = max(self.peaks[other], peak)
+            self.backend.reset_peak()
+            cohorts = self.backend.beat(kind)
+            nodes = count_nodes() if self.nodes else -1
+            seconds = time.perf_counter() - self.began
+            self.run.samples[kind].append(Sample(live, self.peaks[kind], blocks, cohorts, nodes, _resident(), reserved, seconds))
+            self.peaks[kind] = live
+            if live > self.most:
+                self.most = live
+                self.run.categories = self.backend.categories(self._owned())
+            if len(self.run.samples[kind]) % LINES_EVERY == 0:
+                self.run.lines = self.backend.lines()
+        if self.limit is not None and len(self.run.samples[kind]) >= self.limit and kind == self._leading():
+            raise EnoughError
+
+    def _leading(self) -> str:
+        """The kind of beat that counts: steps, once there is one."""
+        return next((kind for kind in KINDS if self.run.samples[kind]), STEP)
+
+    def _owned(self) -> dict[str, list[torch.Tensor]]:
+        """Tensors by what they are for, as far as optimizers know."""
+        optimizers = list(self.optimizers.values())
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        parameters = [p for group in groups for p in group["params"]]
+        states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+        return {
+            "parameters": [p.detach() for p in parameters],
+            "gradients": [p.grad for p in parameters if p.grad is not None],
+            "optimizer state": [value for value in states if isinstance(value, torch.Tensor)],
+        }
+
+
+def count_nodes() -> int:
+    """Autograd nodes that are reachable from the tensors that are alive in Python."""
+    gc.collect(0)
+    # What was there before the run is frozen, and not listed. The types are asked, not the objects: some answer with code of their own.
+    pending = [t.grad_fn for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and t.grad_fn is not None]
+    seen: set[object] = set()
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        pending.extend(function for function, _ in node.next_functions if function is not None)
+    return len(seen)
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE
+    except (OSError, ValueError, IndexError):
+        return 0
