@@ -52,7 +52,8 @@ def finding_lines(finding: Finding, safety: Safety, colour: bool) -> Iterator[st
 
 def difference(path: str, before: str, after: str, colour: bool) -> Iterator[str]:
     """A unified difference of two texts, nothing if they are the same."""
-    lines = difflib.unified_diff(before.split("\n"), after.split("\n"), path, path, lineterm="")
+    old, new = (text.removesuffix("\n").split("\n") for text in (before, after))
+    lines = difflib.unified_diff(old, new, path, path, lineterm="")
     for line in lines:
         style = {"-": _REMOVED, "+": _ADDED, "@": _HUNK}.get(line[:1], "")
         yield paint(printable(line.replace("\t", "\0")).replace("\\x00", "\t"), style, colour and bool(style))
