@@ -132,6 +132,14 @@ def test_generated_files_are_left(tmp_path: Path, line: str) -> None:
     assert (tmp_path / "made.py").read_text() == f"{line}\n{LEAKY}"
 
 
+def test_huge_files_are_left(tmp_path: Path) -> None:
+    source = LEAKY + "# ".ljust(99, "x") * 10_500 + "\n"
+    (tmp_path / "huge.py").write_text(source)
+    result = torchmem("fix", "huge.py", cwd=tmp_path)
+    assert "left: the file is larger than a megabyte" in result.out
+    assert (tmp_path / "huge.py").read_text() == source
+
+
 def test_suppressed_findings_are_left_in_silence(tmp_path: Path) -> None:
     source = LEAKY.replace("total += loss", "total += loss  # noqa: TM201")
     (tmp_path / "kept.py").write_text(source)

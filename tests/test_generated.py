@@ -110,8 +110,8 @@ def test_paths_through_recursive_functions_are_bounded(calls: int, monkeypatch: 
     seen: list[FileFacts] = []
     init = FileFacts.__init__
 
-    def noted(self: FileFacts, *rest: object) -> None:
-        init(self, *rest)  # type: ignore[arg-type]
+    def noted(self: FileFacts, *rest: object, **more: object) -> None:
+        init(self, *rest, **more)  # type: ignore[arg-type]
         seen.append(self)
 
     monkeypatch.setattr(FileFacts, "__init__", noted)

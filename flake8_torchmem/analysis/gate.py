@@ -147,18 +147,23 @@ def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
         tree: of the piece, its lines numbered as in the file.
         names: what names of the file stand for.
     """
-    units = [unit for unit in units_of(tree, text) if _is_looked_at(unit) and _shallow(unit)]
-    return _selection(tree, units, names, {})
+    units = list(units_of(tree, text))
+    detaching = {unit.cls for unit in units if unit.cls is not None and DETACHES.search(unit.text)}
+    return _selection(tree, [unit for unit in units if _is_looked_at(unit, detaching) and _shallow(unit)], names, {})
 
 
-def _is_looked_at(unit: Unit) -> bool:
-    """Of a class: what may train, keep, guard or make items; of a module less, as that it makes graphs is known."""
+def _is_looked_at(unit: Unit, detaching: set[ast.ClassDef]) -> bool:
+    """Of a class: what may train, keep, guard or make items; of a module less, as that it makes graphs is known.
+
+    Of a module that detaches, `forward` and short methods lead there.
+    """
     if unit.cls is None:
         return True
     if len(unit.text) > MAX_METHOD:
         return False
     if unit.name == "forward" or any(torchapi.MODULE_BASE.search(ast.unparse(base)) for base in unit.cls.bases):
-        return DETACHES.search(unit.text) is not None
+        leads = unit.cls in detaching and (unit.name == "forward" or len(unit.text) < MAX_CALL)
+        return leads or DETACHES.search(unit.text) is not None
     if unit.name in NEVER:
         return True
     long = (unit.cls.end_lineno or 0) - unit.cls.lineno > MAX_CLASS_LINES

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Document", "Left", "Outcome", "Planned", "fix_document"]
 
 GENERATED = re.compile(r"^\s*(?:#|\"\"\"|''').*@generated\b", re.MULTILINE)
+MAX_CHARACTERS = 1_000_000
 HEAD = 40  # lines in which a file may say that it is generated
 
 
@@ -55,17 +56,26 @@ def fix_document(
     # Rules that are off may be right about code that was too wrong before to be judged: they forbid nothing.
     held = Settings().enabled_codes() | selected
 
+    def found(text: str, whole: bool) -> list[Finding]:
+        return unsuppressed(text, check_text(text, path, held, project=project, whole=whole))
+
+    reason = untouched(document)
+    if reason:
+        findings = [finding for finding in found(document.normal, whole=False) if finding.code in selected]
+        return Outcome(document, left=[Left(finding, reason) for finding in findings])
+
     def diagnose(text: str) -> list[Finding]:
-        found = check_text(text, path, held, project=project)
-        return unsuppressed(text, check_text(text, path, held, project=project, whole=True) if found else [])
+        return found(text, whole=True) if found(text, whole=False) else []
 
-    rounds = Rounds(diagnose, selected, UNSAFE_TOO if unsafe else SAFE_ONLY, wanted)
-    if is_generated(document):
-        findings = [finding for finding in diagnose(document.normal) if finding.code in selected]
-        return Outcome(document, left=[Left(finding, "the file is generated") for finding in findings])
-    return rounds.run(document)
+    return Rounds(diagnose, selected, UNSAFE_TOO if unsafe else SAFE_ONLY, wanted).run(document)
 
 
-def is_generated(document: Document) -> bool:
-    """Whether a comment or docstring at the head of a file says `@generated`: an edit would be lost with the next generation."""
-    return GENERATED.search("\n".join(document.normal.split("\n", HEAD)[:HEAD])) is not None
+def untouched(document: Document) -> str:
+    """Why no fix is made in a file, if so.
+
+    A comment or docstring at its head says `@generated`: an edit would be lost with the next generation. Or it is so large that
+    looking at all of it, round by round, would take minutes.
+    """
+    if GENERATED.search("\n".join(document.normal.split("\n", HEAD)[:HEAD])):
+        return "the file is generated"
+    return "the file is larger than a megabyte" if len(document.text) > MAX_CHARACTERS else ""

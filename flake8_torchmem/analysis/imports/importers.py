@@ -89,7 +89,10 @@ class Importers:
             selection = gate.matching(text, parse(text), called)
         except SourceError:
             return None
-        names = self.project.names(path, self.root, selection.imports, selection.relative)
+        # What a file defines itself may be what it hands over.
+        outline = self.project.outline(path, self.root)
+        own = outline.scope if outline is not None else {}
+        names = own | self.project.names(path, self.root, selection.imports, selection.relative)
         return lower(Slices(text, selection).modules(), ir.File(os.path.relpath(path, self.root), names, linked=True))
 
 

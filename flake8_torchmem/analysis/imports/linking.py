@@ -62,6 +62,7 @@ class Linker:
         self.root = root
         self.path = os.path.abspath(program.file.name)
         self.linked = Linked()
+        self.own: dict[str, tuple[str, ...]] = {}
         self.done: set[str] = set()
         self.left = project.limits.definitions
         self.characters = project.limits.characters
@@ -73,6 +74,7 @@ class Linker:
         Args:
             bases: full base names of the file's own classes.
         """
+        self.own = bases
         wanted = [base for names in bases.values() for base in names]
         pending = deque((name, 0) for name in [*wanted, *self._called(self.program.all_functions())])
         while pending:
@@ -123,6 +125,7 @@ class Linker:
             self.program.functions[spelled] = self.program.functions[name]
         elif name in self.program.classes:
             self.program.classes[spelled] = self.program.classes[name]
+            self.linked.bases[spelled] = self.own.get(name, ())
         return spelled in self.program.functions or spelled in self.program.classes
 
     def _register(self, spelled: str, name: str, definition: Definition) -> None:
