@@ -64,13 +64,13 @@ class Recurrence:
         if self.function.name in ("forward", "__call__") and self.function.owner is not None:
             return
         for event in self.facts.calls(self.function):
-            if event.call.ctx.grad is not ir.Grad.ON or event.call.star or not self._is_model(event):
+            if event.call.ctx.grad is not ir.Grad.ON or event.call.star:
                 continue
             states = list(dict.fromkeys(_operands(event.call)))
             made = self.made(event.call) if states else set()
-            found = [self._over_turns(event, state, made) or self._over_calls(event, state, made) for state in states]
+            found = [self._over_turns(event, state, made) or self._over_calls(event, state, made) for state in states if made]
             carried = [each for each in found if each is not None]
-            if carried:
+            if carried and self._is_model(event):  # asked last: few calls hand on what they made
                 yield replace(carried[0], states=tuple(each.state for each in carried))
 
     def _is_model(self, event: ir.Invoke) -> bool:
