@@ -25,12 +25,11 @@ LINES_EVERY = 4  # beats
 class Backend(Protocol):
     """A device that can be measured, entered for one run.
 
-    `exact`: bytes are those that were asked for. `measures`: effects that it can show.
+    `exact`: bytes are those that were asked for.
     """
 
     name: str
     exact: bool
-    measures: frozenset[str]
 
     def running(self, probe: Probe) -> Any: ...  # noqa: ANN401
     def read(self) -> tuple[int, int, int, int]:
