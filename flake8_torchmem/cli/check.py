@@ -11,7 +11,7 @@ import click
 
 from flake8_torchmem import check_source
 from flake8_torchmem.analysis.imports.project import Project
-from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, read, selection, settings_of
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, configured, read
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines
 from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
@@ -22,31 +22,19 @@ from flake8_torchmem.source import SourceError, decode
 
 if TYPE_CHECKING:
     from flake8_torchmem.cache import Check
+    from flake8_torchmem.configuration import Configuration
     from flake8_torchmem.settings import Settings
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
-@selection("Report")
-@click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it.")
+@configured("Report", checks=True)
 @click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run.")
-@click.option(
-    "--cache-dir", envvar="TORCHMEM_CACHE_DIR", metavar="FOLDER", help="Where findings are kept; by default in the user's caches."
-)
-@click.option("--isolated", is_flag=True, help="Ignore configuration files: the command line alone decides.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
 def check(
     paths: tuple[str, ...],
-    output_format: str,
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    extend_select: tuple[str, ...],
-    no_imports: bool,
+    configuration: Configuration,
     no_cache: bool,
-    cache_dir: str | None,
-    isolated: bool,
     exit_zero: bool,
     stdin_display_name: str,
 ) -> int:
@@ -55,13 +43,12 @@ def check(
     Exits with 0 if all is clean, 1 if there are findings, 2 if a path does not exist or, without findings, if a file
     could not be checked.
     """
-    del isolated  # no configuration file is read yet, so every run is isolated
-    settings = settings_of(select, ignore, extend_select)
-    sources = find_files(paths)
-    project = None if no_imports else Project()
-    with _checker(settings, project, cache_dir, no_cache) as checker:
-        report = _run(sources, checker, stdin_display_name, list_errors=UNREADABLE_FILE.code in settings.enabled_codes())
-    write_lines([json_report.render(report)] if output_format == "json" else text.render(report, wants_colour()))
+    settings = configuration.settings
+    sources = find_files(paths, configuration.exclusions)
+    project = Project(top=configuration.project_root) if configuration.follow_imports else None
+    with _checker(settings, project, configuration.cache_dir, no_cache) as checker:
+        report = _run(sources, checker, stdin_display_name, settings)
+    write_lines([json_report.render(report)] if configuration.output_format == "json" else text.render(report, wants_colour()))
     return _status(report, bool(sources.missing), exit_zero)
 
 
@@ -91,7 +78,7 @@ def _status(report: Report, missing: bool, exit_zero: bool) -> int:
     return FAILURE if report.errors else CLEAN
 
 
-def _run(sources: Sources, checker: Check, stdin_name: str, list_errors: bool) -> Report:
+def _run(sources: Sources, checker: Check, stdin_name: str, settings: Settings) -> Report:
     findings: list[Located] = []
     errors = list(sources.errors)
     checked = 0
@@ -102,7 +89,7 @@ def _run(sources: Sources, checker: Check, stdin_name: str, list_errors: bool) -
         else:
             checked += 1
             findings += result
-    errors = [error for error in errors if list_errors or error.path in sources.missing]
+    errors = [error for error in errors if error.path in sources.missing or UNREADABLE_FILE.code in settings.enabled_codes(error.path)]
     return Report(findings, errors, checked)
 
 

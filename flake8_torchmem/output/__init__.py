@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from flake8_torchmem.model import FileError, Finding
 
+FORMATS = ("text", "json")
+
 
 @dataclass(frozen=True)
 class Located:
