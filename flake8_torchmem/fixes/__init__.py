@@ -54,7 +54,7 @@ def fix_document(
     Raises:
         SourceError: the file is no valid Python.
     """
-    selected = settings.enabled_codes() & rule_codes()
+    selected = settings.enabled_codes(path) & rule_codes()
     found = finder(path, settings, project)
     reason = untouched(document)
     if reason:
@@ -70,10 +70,11 @@ def finder(path: str, settings: Settings, project: Project | None) -> Find:
     from flake8_torchmem.suppression import unsuppressed
 
     # Rules that are off may be right about code that was too wrong before to be judged: they forbid nothing.
-    held = Settings().enabled_codes() | (settings.enabled_codes() & rule_codes())
+    held = Settings().enabled_codes() | (settings.enabled_codes(path) & rule_codes())
 
     def found(text: str, whole: bool) -> list[Finding]:
-        return unsuppressed(text, check_text(text, path, held, project=project, whole=whole))
+        findings = check_text(text, path, held, project=project, whole=whole, own=settings.own)
+        return unsuppressed(text, [settings.weighed(finding) for finding in findings])
 
     return found
 

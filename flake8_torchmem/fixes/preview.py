@@ -51,7 +51,7 @@ def previews(document: Document, path: str, settings: Settings, project: Project
     Raises:
         SourceError: the file is no valid Python.
     """
-    selected = settings.enabled_codes() & rule_codes()
+    selected = settings.enabled_codes(path) & rule_codes()
     find = finder(path, settings, project)
     reason = untouched(document)
     findings = find(document.normal, whole=False) if reason else diagnosis(find)(document.normal)
