@@ -13,10 +13,11 @@ from flake8_torchmem import check_source
 from flake8_torchmem.analysis.imports.project import Project
 from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, configured, read
 from flake8_torchmem.cli.progress import with_progress
-from flake8_torchmem.cli.streams import wants_colour, write_lines
+from flake8_torchmem.cli.reports import Reporting, reporting
 from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
 from flake8_torchmem.model import FileError
-from flake8_torchmem.output import Located, Report, json_report, text
+from flake8_torchmem.output import Located, Report, locate
+from flake8_torchmem.output.details import detailed
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
 from flake8_torchmem.source import SourceError, decode
 
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @configured("Report", checks=True)
+@reporting
 @click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
 def check(
     paths: tuple[str, ...],
     configuration: Configuration,
+    output_file: str | None,
+    statistics: bool,
     no_cache: bool,
     exit_zero: bool,
     stdin_display_name: str,
@@ -44,11 +48,14 @@ def check(
     could not be checked.
     """
     settings = configuration.settings
+    how = Reporting.of(configuration.output_format, output_file, statistics)
     sources = find_files(paths, configuration.exclusions)
     project = Project(top=configuration.project_root) if configuration.follow_imports else None
     with _checker(settings, project, configuration.cache_dir, no_cache) as checker:
         report = _run(sources, checker, stdin_display_name, settings)
-    write_lines([json_report.render(report)] if configuration.output_format == "json" else text.render(report, wants_colour()))
+    if how.detailed:
+        report = detailed(report, lambda name: read(STDIN if name == stdin_display_name and STDIN in paths else name), settings, project)
+    how.write(report)
     return _status(report, bool(sources.missing), exit_zero)
 
 
@@ -101,5 +108,4 @@ def _check_file(path: str, name: str, checker: Check) -> list[Located] | FileErr
         return unreadable(name, str(error), error.line)
     except OSError as error:
         return cannot("read", name, error)
-    lines = source.split("\n") if findings else []
-    return [Located(finding, lines[finding.span.line - 1]) for finding in findings]
+    return locate(findings, source)
