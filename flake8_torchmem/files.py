@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -66,6 +67,23 @@ def unreadable(path: str, cause: str, line: int | None = None) -> FileError:
     """The entry for a file that could not be checked: one line that names file, line and cause."""
     place = path if line is None else f"{path}:{line}"
     return FileError(path, f"{place}: {UNREADABLE_FILE.code} [{UNREADABLE_FILE.name}] {' '.join(cause.split())}")
+
+
+def cannot(verb: str, name: str, error: OSError) -> FileError:
+    """The entry for a file that the system does not let us read or write."""
+    return unreadable(name, f"cannot be {verb}: {error.strerror}")
+
+
+def read(path: str) -> bytes:
+    """The bytes of a file, or of standard input.
+
+    Raises:
+        OSError: the system does not let us.
+    """
+    if path == STDIN:
+        return sys.stdin.buffer.read() if sys.stdin is not None else b""
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _add_file(path: str, sources: Sources) -> None:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import click
 
-from flake8_torchmem import check_source
-from flake8_torchmem.analysis.imports.project import Project
-from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, read, selection, settings_of
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, selection, settings_of
+from flake8_torchmem.cli.options import jobs as jobs_option
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines
-from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
-from flake8_torchmem.model import FileError
+from flake8_torchmem.files import Sources, find_files
 from flake8_torchmem.output import Located, Report, json_report, text
+from flake8_torchmem.output.text import printable
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
-from flake8_torchmem.source import SourceError, decode
-
-if TYPE_CHECKING:
-    from flake8_torchmem.cache import Check
-    from flake8_torchmem.settings import Settings
+from flake8_torchmem.running import Task, check_files
+from flake8_torchmem.running.crews import Crew, Processes, processors
+from flake8_torchmem.running.task import ClusterError, program
 
 
 @click.command()
@@ -34,6 +30,8 @@ if TYPE_CHECKING:
 @click.option(
     "--cache-dir", envvar="TORCHMEM_CACHE_DIR", metavar="FOLDER", help="Where findings are kept; by default in the user's caches."
 )
+@jobs_option
+@click.option("--dask", metavar="SCHEDULER", help="Have the workers of this Dask cluster check the files: an address or a scheduler file.")
 @click.option("--isolated", is_flag=True, help="Ignore configuration files: the command line alone decides.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
@@ -46,6 +44,8 @@ def check(
     no_imports: bool,
     no_cache: bool,
     cache_dir: str | None,
+    jobs: int | None,
+    dask: str | None,
     isolated: bool,
     exit_zero: bool,
     stdin_display_name: str,
@@ -58,21 +58,16 @@ def check(
     del isolated  # no configuration file is read yet, so every run is isolated
     settings = settings_of(select, ignore, extend_select)
     sources = find_files(paths)
-    project = None if no_imports else Project()
-    with _checker(settings, project, cache_dir, no_cache) as checker:
-        report = _run(sources, checker, stdin_display_name, list_errors=UNREADABLE_FILE.code in settings.enabled_codes())
+    # Where a cluster's workers are, the folder of a user's caches may be one that all of them share, and no place for a database.
+    cache = None if no_cache else cache_dir or (_users_cache() if dask is None else None)
+    try:
+        with _crews(jobs, dask) as crews:
+            task = Task(settings, not no_imports, cache, program=None if dask is None else program())
+            report = _run(sources, task, crews, stdin_display_name)
+    except ClusterError as error:
+        raise click.ClickException(f"--dask: {printable(str(error))}") from error
     write_lines([json_report.render(report)] if output_format == "json" else text.render(report, wants_colour()))
     return _status(report, bool(sources.missing), exit_zero)
-
-
-def _checker(settings: Settings, project: Project | None, cache_dir: str | None, no_cache: bool) -> AbstractContextManager[Check]:
-    """What checks the files of this run: with a cache, if there is a place for it."""
-    folder = None if no_cache else cache_dir or _users_cache()
-    if folder is None:
-        return nullcontext(partial(check_source, settings=settings, project=project))
-    from flake8_torchmem.cache import caching
-
-    return caching(folder, settings, project, lambda message: click.echo(f"torchmem: {message}", err=True))
 
 
 def _users_cache() -> str | None:
@@ -91,28 +86,32 @@ def _status(report: Report, missing: bool, exit_zero: bool) -> int:
     return FAILURE if report.errors else CLEAN
 
 
-def _run(sources: Sources, checker: Check, stdin_name: str, list_errors: bool) -> Report:
+@contextmanager
+def _crews(jobs: int | None, dask: str | None) -> Iterator[tuple[Crew | None, Crew | None]]:
+    """Who does the work from the start, if not this process, and who takes over from it where it turns out to be long."""
+    if dask is not None:
+        from flake8_torchmem.running.cluster import connected
+
+        with connected(dask) as cluster:
+            yield cluster, None
+    elif jobs is None:
+        yield None, Processes(processors()) if processors() > 1 else None
+    else:
+        yield Processes(jobs) if jobs > 1 else None, None
+
+
+def _run(sources: Sources, task: Task, crews: tuple[Crew | None, Crew | None], stdin_name: str) -> Report:
     findings: list[Located] = []
     errors = list(sources.errors)
     checked = 0
-    for path in with_progress(sources.files):
-        result = _check_file(path, stdin_name if path == STDIN else path, checker)
-        if isinstance(result, FileError):
-            errors.append(result)
-        else:
-            checked += 1
-            findings += result
+    results = check_files(sources.files, task, *crews, stdin_name, lambda message: click.echo(f"torchmem: {message}", err=True))
+    with closing(results), closing(with_progress(results, len(sources.files))) as shown:
+        for result in shown:
+            if result.error is not None:
+                errors.append(result.error)
+            else:
+                checked += 1
+                findings += result.findings
+    list_errors = UNREADABLE_FILE.code in task.settings.enabled_codes()
     errors = [error for error in errors if list_errors or error.path in sources.missing]
     return Report(findings, errors, checked)
-
-
-def _check_file(path: str, name: str, checker: Check) -> list[Located] | FileError:
-    try:
-        source = decode(read(path))
-        findings = checker(source, name)
-    except SourceError as error:
-        return unreadable(name, str(error), error.line)
-    except OSError as error:
-        return cannot("read", name, error)
-    lines = source.split("\n") if findings else []
-    return [Located(finding, lines[finding.span.line - 1]) for finding in findings]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from flake8_torchmem.files import STDIN, unreadable
-from flake8_torchmem.model import FileError
 from flake8_torchmem.settings import Settings, SettingsError
 
 CLEAN, FINDINGS, FAILURE = 0, 1, 2
@@ -44,6 +41,20 @@ def selection(verb: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def _jobs(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor 'auto'")
+    return int(value)
+
+
+def jobs(command: Command) -> Command:
+    """`--jobs`: how many processes, None for as many as are worth it."""
+    text = "Processes at once; auto: as many as there are processors, where a run takes long enough."
+    return click.option("--jobs", callback=_jobs, default="auto", show_default=True, metavar="N|auto", help=text)(command)
+
+
 def settings_of(select: tuple[str, ...], ignore: tuple[str, ...], extend_select: tuple[str, ...]) -> Settings:
     """The choice of rules; a code that no rule has is a usage error."""
     settings = Settings(select or None, ignore, extend_select)
@@ -52,16 +63,3 @@ def settings_of(select: tuple[str, ...], ignore: tuple[str, ...], extend_select:
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     return settings
-
-
-def read(path: str) -> bytes:
-    """The bytes of a file, or of standard input."""
-    if path == STDIN:
-        return sys.stdin.buffer.read() if sys.stdin is not None else b""
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def cannot(verb: str, name: str, error: OSError) -> FileError:
-    """The entry for a file that the system does not let us read or write."""
-    return unreadable(name, f"cannot be {verb}: {error.strerror}")
