@@ -62,7 +62,8 @@ def connected(scheduler: str) -> Iterator[Cluster]:
     try:
         import dask
 
-        dask.config.set({"logging.distributed": "critical"})  # it would write to standard error what is said here in one line
+        # It would write to standard error what is said here in one line.
+        dask.config.set({"logging": {"distributed": "critical", "distributed.client": "critical"}})
         from distributed import Client
     except ImportError as error:
         raise ClusterError(f"the package `distributed` is needed, which comes with flake8-torchmem[dask] ({error})") from error

@@ -123,11 +123,12 @@ class _Checker:
         if task.program is not None and task.program != program():
             raise ClusterError(f"the worker on {platform.node()} has {program()}, and here is {task.program}")
         project = Project() if task.imports else None
-        self.find: Callable[[str, str], list[Finding]] = partial(check_source, settings=task.settings, project=project)
+        settings = task.settings if task.settings.folder else replace(task.settings, folder=task.folder)
+        self.find: Callable[[str, str], list[Finding]] = partial(check_source, settings=settings, project=project)
         if task.cache is not None:
             from flake8_torchmem.cache import open_cache
 
-            cache = open_cache(task.cache, task.settings, project, self.said.append)
+            cache = open_cache(task.cache, settings, project, self.said.append)
             if cache is not None:
                 self.find, self.flush = self.stack.enter_context(cache).check, cache.store.flush
 
