@@ -195,13 +195,13 @@ def test_a_long_run_gets_help_and_a_short_one_none(folder: Path, monkeypatch: py
     files = write_many(folder, 10)
     expected = list(check_files(files, Task(Settings())))
     helpers = ScriptedCrew()
-    assert list(check_files(files[:1], Task(Settings()), helpers=helpers)) == expected[:1]
+    assert list(check_files(files[:1], Task(Settings()), helpers=lambda: helpers)) == expected[:1]
     monkeypatch.setattr(running, "PATIENCE", -1.0)
     monkeypatch.setattr(running, "WORTH_IT", 1e9)
-    assert list(check_files(files, Task(Settings()), helpers=helpers)) == expected
+    assert list(check_files(files, Task(Settings()), helpers=lambda: helpers)) == expected
     assert helpers.opened == 0
     monkeypatch.setattr(running, "WORTH_IT", -1.0)
-    assert list(check_files(files, Task(Settings()), helpers=helpers)) == expected
+    assert list(check_files(files, Task(Settings()), helpers=lambda: helpers)) == expected
     assert helpers.opened == 1
 
 

@@ -41,20 +41,6 @@ def selection(verb: str) -> Callable[[Command], Command]:
     return decorate
 
 
-def _jobs(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == "auto":
-        return None
-    if not value.isdecimal() or int(value) < 1:
-        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor 'auto'")
-    return int(value)
-
-
-def jobs(command: Command) -> Command:
-    """`--jobs`: how many processes, None for as many as are worth it."""
-    text = "Processes at once; auto: as many as there are processors, where a run takes long enough."
-    return click.option("--jobs", callback=_jobs, default="auto", show_default=True, metavar="N|auto", help=text)(command)
-
-
 def settings_of(select: tuple[str, ...], ignore: tuple[str, ...], extend_select: tuple[str, ...]) -> Settings:
     """The choice of rules; a code that no rule has is a usage error."""
     settings = Settings(select or None, ignore, extend_select)

@@ -29,7 +29,7 @@ def check_files(
     files: Sequence[str],
     task: Task,
     crew: Crew | None = None,
-    helpers: Crew | None = None,
+    helpers: Callable[[], Crew] | None = None,
     stdin_name: str = "stdin",
     complain: Callable[[str], None] = lambda _message: None,
 ) -> Generator[FileResult, None, None]:
@@ -39,7 +39,7 @@ def check_files(
         files: paths; `-` is standard input.
         task: what is asked for.
         crew: who does the work; by default this process.
-        helpers: who takes over from this process if the work turns out to be long.
+        helpers: gives who takes over from this process if the work turns out to be long.
         stdin_name: what standard input is called.
         complain: told, in one line and once each, what workers have to say.
 
@@ -56,10 +56,9 @@ def check_files(
             yield result
             spent = time.monotonic() - started
             if helpers is not None and spent > PATIENCE and spent / done * (len(files) - done) > WORTH_IT:
-                break
-        else:
-            return
-    yield from run.results(files[done:], helpers)
+                results.close()
+                yield from run.results(files[done:], helpers())
+                return
 
 
 class _Run:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from flake8_torchmem import __version__, check_source
 from flake8_torchmem.files import unreadable
 from flake8_torchmem.model import FileError, Finding
-from flake8_torchmem.output import Located
+from flake8_torchmem.output import Located, locate
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 from flake8_torchmem.settings import Settings
 from flake8_torchmem.source import SourceError, decode
@@ -141,10 +141,9 @@ class _Checker:
             findings = self.find(text, place)
         except SourceError as error:
             return FileResult(source.name, error=unreadable(source.name, str(error), error.line))
-        lines = text.split("\n") if findings else []
         # A remedy is for whoever mends, and is as large as all the rest.
-        plain = (replace(finding, path=source.name, remedy=None) for finding in findings)
-        return FileResult(source.name, tuple(Located(finding, lines[finding.span.line - 1]) for finding in plain))
+        plain = [replace(finding, path=source.name, remedy=None) for finding in findings]
+        return FileResult(source.name, tuple(locate(plain, text)))
 
     def complaints(self) -> list[str]:
         """What there is to say since it was last asked for; what was found is written to the cache before."""
