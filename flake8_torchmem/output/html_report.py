@@ -7,13 +7,14 @@ from itertools import groupby
 
 from flake8_torchmem import __version__
 from flake8_torchmem.catalogue import catalogue
-from flake8_torchmem.measured import Row, Table, tables
+from flake8_torchmem.measured import Table, tables
+from flake8_torchmem.measured.plot import plot
 from flake8_torchmem.model import Safety, Span
 from flake8_torchmem.output import Located, Report
 from flake8_torchmem.output.fixes import difference
 from flake8_torchmem.output.page import escaped, page, prose
-from flake8_torchmem.output.svg import Series, line_plot
 from flake8_torchmem.output.text import cells, count, excerpt, summary
+from flake8_torchmem.rules.internal import INTERNAL_RULES
 
 STYLE = """
 table { margin: 1rem 0 1.6rem; } .lead { font-size: 1.05rem; } .soft { color: var(--soft); }
@@ -26,7 +27,7 @@ article { margin: 1.4rem 0 1.8rem; } article h4 { font-size: 1rem; margin: 0 0 .
   text-decoration-skip-ink: none; text-underline-offset: .2em; border-radius: 2px; }
 .was, .now { display: inline-block; min-width: 100%; } .was { background: var(--was); } .now { background: var(--now); }
 .hunk { color: var(--soft); } summary { cursor: pointer; } details { margin: .4rem 0; }
-@media print { details:not([open]) > * { display: block; } }
+@media (max-width: 40rem) { td.n, th.n { width: auto; } td, th { padding-right: .5rem; } }
 """
 AROUND = 2  # lines of code above and below a finding
 MOST_LINES = 12  # of a finding that spans many
@@ -104,7 +105,7 @@ def _rule(code: str, found: Sequence[Located], numbers: dict[int, int]) -> Itera
 
 def _measured(code: str, table: Table) -> Iterator[str]:
     """Plots of the cases of the rule's fixture in which its effect was seen."""
-    seen = [(row, _plot(row)) for row in table.rules.get(code, ()) if row.verdict == "CONFIRMED"]
+    seen = [(row, plot(row)) for row in table.rules.get(code, ()) if row.verdict == "CONFIRMED"]
     drawn = [(row, picture) for row, picture in seen if picture][:MOST_PLOTS]
     if not seen:
         return
@@ -120,11 +121,6 @@ def _measured(code: str, table: Table) -> Iterator[str]:
         )
     else:
         yield "<ul>" + "".join(f"<li>{text}</li>" for text, _ in said) + "</ul>"
-
-
-def _plot(row: Row) -> str:
-    series = [Series("as it is", "bad", row.bad), Series("mended", "fixed", row.fixed)]
-    return line_plot(series, f"{row.case}: {row.unit} over {row.beat}s", f"{row.beat}s", row.unit)
 
 
 def _finding(located: Located, number: int) -> Iterator[str]:
@@ -164,13 +160,16 @@ def _fix(located: Located) -> Iterator[str]:
     """The fix of the finding alone as a difference, or why there is none."""
     preview = located.preview
     if located.document is None or preview is None:
-        yield f'<p class="soft">No fix is shown: {NOT_READ}.</p>' if located.finding.code in catalogue() else ""
+        if located.finding.code not in INTERNAL_RULES:
+            yield f'<p class="soft">No fix is shown: {NOT_READ}.</p>'
         return
     if preview.after is None:
         yield f'<p class="soft">No edit mends it: {prose(preview.reason)}.</p>'
         return
     safety = preview.safety
     lines = list(difference("", located.document.normal, preview.after.normal, colour=False))[2:]
+    while not lines[-1].strip():
+        lines.pop()
     yield f'<details open><summary>Fix <span class="tag {safety.value}">{safety.value}</span> {CHANGES[safety]}</summary>'
     yield f"<pre>{''.join(map(_diff_line, lines))}</pre></details>"
 
