@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import closing
 
 import click
 
-from flake8_torchmem import check_source
-from flake8_torchmem.analysis.imports.project import Project
-from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, configured, read
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, configured
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.reports import Reporting, reporting
-from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
-from flake8_torchmem.model import FileError
-from flake8_torchmem.output import Located, Report, locate
+from flake8_torchmem.cli.work import Work, working
+from flake8_torchmem.configuration import Configuration
+from flake8_torchmem.files import STDIN, Sources, find_files, read
+from flake8_torchmem.output import Located, Report
 from flake8_torchmem.output.details import detailed
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
-from flake8_torchmem.source import SourceError, decode
-
-if TYPE_CHECKING:
-    from flake8_torchmem.cache import Check
-    from flake8_torchmem.configuration import Configuration
-    from flake8_torchmem.settings import Settings
+from flake8_torchmem.settings import Settings
 
 
 @click.command()
 @configured("Report", checks=True)
 @reporting
-@click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run.")
+@working
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
 def check(
@@ -39,6 +30,7 @@ def check(
     output_file: str | None,
     statistics: bool,
     no_cache: bool,
+    dask: str | None,
     exit_zero: bool,
     stdin_display_name: str,
 ) -> int:
@@ -50,31 +42,13 @@ def check(
     settings = configuration.settings
     how = Reporting.of(configuration.output_format, output_file, statistics)
     sources = find_files(paths, configuration.exclusions)
-    project = Project(top=configuration.project_root) if configuration.follow_imports else None
-    with _checker(settings, project, configuration.cache_dir, no_cache) as checker:
-        report = _run(sources, checker, stdin_display_name, settings)
+    work = Work.of(configuration, no_cache, dask)
+    report = _run(sources, work, settings, stdin_display_name)
     if how.detailed:
-        report = detailed(report, lambda name: read(STDIN if name == stdin_display_name and STDIN in paths else name), settings, project)
+        given = {stdin_display_name: STDIN} if STDIN in paths else {}
+        report = detailed(report, lambda name: read(given.get(name, name)), settings, work.project())
     how.write(report)
     return _status(report, bool(sources.missing), exit_zero)
-
-
-def _checker(settings: Settings, project: Project | None, cache_dir: str | None, no_cache: bool) -> AbstractContextManager[Check]:
-    """What checks the files of this run: with a cache, if there is a place for it."""
-    folder = None if no_cache else cache_dir or _users_cache()
-    if folder is None:
-        return nullcontext(partial(check_source, settings=settings, project=project))
-    from flake8_torchmem.cache import caching
-
-    return caching(folder, settings, project, lambda message: click.echo(f"torchmem: {message}", err=True))
-
-
-def _users_cache() -> str | None:
-    """The folder among the user's caches; None for a user without a home."""
-    from platformdirs import user_cache_dir
-
-    folder = user_cache_dir("torchmem", appauthor=False)
-    return folder if os.path.isabs(folder) else None
 
 
 def _status(report: Report, missing: bool, exit_zero: bool) -> int:
@@ -85,27 +59,17 @@ def _status(report: Report, missing: bool, exit_zero: bool) -> int:
     return FAILURE if report.errors else CLEAN
 
 
-def _run(sources: Sources, checker: Check, stdin_name: str, settings: Settings) -> Report:
+def _run(sources: Sources, work: Work, settings: Settings, stdin_name: str) -> Report:
     findings: list[Located] = []
     errors = list(sources.errors)
     checked = 0
-    for path in with_progress(sources.files):
-        result = _check_file(path, stdin_name if path == STDIN else path, checker)
-        if isinstance(result, FileError):
-            errors.append(result)
-        else:
-            checked += 1
-            findings += result
+    results = work.results(sources.files, settings, stdin_name)
+    with closing(results), closing(with_progress(results, len(sources.files))) as shown:
+        for result in shown:
+            if result.error is not None:
+                errors.append(result.error)
+            else:
+                checked += 1
+                findings += result.findings
     errors = [error for error in errors if error.path in sources.missing or UNREADABLE_FILE.code in settings.enabled_codes(error.path)]
     return Report(findings, errors, checked)
-
-
-def _check_file(path: str, name: str, checker: Check) -> list[Located] | FileError:
-    try:
-        source = decode(read(path))
-        findings = checker(source, name)
-    except SourceError as error:
-        return unreadable(name, str(error), error.line)
-    except OSError as error:
-        return cannot("read", name, error)
-    return locate(findings, source)

@@ -9,11 +9,11 @@ from functools import partial
 import click
 
 from flake8_torchmem.analysis.imports.project import Project
-from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, configured, read
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, configured
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines, write_source
 from flake8_torchmem.configuration import Configuration
-from flake8_torchmem.files import STDIN, find_files, unreadable
+from flake8_torchmem.files import STDIN, cannot, find_files, read, unreadable
 from flake8_torchmem.fixes import Document, Outcome, Planned, fix_document
 from flake8_torchmem.model import FileError
 from flake8_torchmem.output.fixes import FixReport, Mended, difference, finding_lines, json_lines, text_lines
@@ -53,7 +53,7 @@ def fix(
     sources = find_files(paths, configuration.exclusions)
     project = partial(Project, top=configuration.project_root) if configuration.follow_imports else None
     run = _Run(settings, unsafe_fixes, not diff, project, _asking() if interactive else None)
-    files = sources.files if interactive else with_progress(sources.files)
+    files = sources.files if interactive else with_progress(sources.files, len(sources.files))
     for path in files:
         run.mend(path, stdin_display_name if path == STDIN else path)
     listed = [

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache, wraps
-from typing import Any, TextIO, TypeVar
+from functools import wraps
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from flake8_torchmem.cli.streams import write_lines
 from flake8_torchmem.configuration import Configuration, ConfigurationError, Given, configure
-from flake8_torchmem.files import STDIN, unreadable
-from flake8_torchmem.model import FileError
+from flake8_torchmem.files import STDIN
 from flake8_torchmem.output import FORMATS
 from flake8_torchmem.output.text import printable
 from flake8_torchmem.settings import Settings, SettingsError
@@ -67,7 +65,14 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"metavar": "FOLDER", "help": "Where imports are looked for; by default in the project around each file."},
     ),
     "output-format": (("--output-format",), {"type": click.Choice(list(FORMATS)), "help": "How to report; by default as text."}),
-    "jobs": (("--jobs", "-j"), {"callback": _number, "metavar": "N|auto", "help": "Processes at once; auto: more than one for long runs."}),
+    "jobs": (
+        ("--jobs", "-j"),
+        {
+            "callback": _number,
+            "metavar": "N|auto",
+            "help": "Processes at once; auto: as many as there are processors, for runs that are long enough.",
+        },
+    ),
     "cache-dir": (
         ("--cache-dir",),
         {"envvar": "TORCHMEM_CACHE_DIR", "metavar": "FOLDER", "help": "Where findings are kept; by default in the user's caches."},
@@ -160,22 +165,3 @@ def settings_of(select: tuple[str, ...], ignore: tuple[str, ...], extend_select:
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     return settings
-
-
-def read(path: str) -> bytes:
-    """The bytes of a file, or of standard input."""
-    if path == STDIN:
-        return b"" if sys.stdin is None else _all_of(sys.stdin)
-    with open(path, "rb") as file:
-        return file.read()
-
-
-@lru_cache(maxsize=1)
-def _all_of(stream: TextIO) -> bytes:
-    """What a stream holds: it can be read once, and is asked for again by reports that show code."""
-    return stream.buffer.read()
-
-
-def cannot(verb: str, name: str, error: OSError) -> FileError:
-    """The entry for a file that the system does not let us read or write."""
-    return unreadable(name, f"cannot be {verb}: {error.strerror}")

@@ -162,10 +162,8 @@ def _folder(value: object, folder: str) -> str:
 def _jobs(value: object, _folder: str) -> int | str:
     if value == "auto":
         return "auto"
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _unexpected(value, "a number of processes, or 'auto'")
-    if value < 1:
-        raise RefusedError(f"{value} is less than 1")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise RefusedError(f"{value!r} is neither a number from 1 on nor 'auto'")
     return value
 
 
