@@ -12,15 +12,12 @@ from sphinx.application import Sphinx
 
 from flake8_torchmem import check_source
 from flake8_torchmem.catalogue import catalogue, page
+from flake8_torchmem.measured import tables
 from flake8_torchmem.output.svg import Series, line_plot
 from flake8_torchmem.rules.base import Rule
 from flake8_torchmem.rules.internal import INTERNAL_RULES
 from flake8_torchmem.settings import Settings
 
-try:
-    from flake8_torchmem.measured import tables
-except ModuleNotFoundError:
-    tables = dict
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
