@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ class Editor:
         capabilities: of the client.
         arguments: of `torchmem lsp`.
         command: another server.
+        cwd: where the server is started.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Editor:
         capabilities: types.ClientCapabilities = MODERN,
         arguments: Iterable[str] = (),
         command: Iterable[str] = (str(SCRIPTS / "torchmem"), "lsp"),
+        cwd: Path | None = None,
     ) -> None:
         self.published: dict[str, list[types.PublishDiagnosticsParams]] = {}
         self.log: list[str] = []
@@ -47,36 +49,37 @@ class Editor:
         self.news = threading.Condition()
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.client = self.call(self._started([*command, *arguments]))
+        self.client = self.call(self._started([*command, *arguments], cwd))
         self._listen()
         given = [types.WorkspaceFolder(folder.as_uri(), folder.name) for folder in folders]
         initialize = types.InitializeParams(capabilities, workspace_folders=given, root_uri=given[0].uri if given else None)
         self.result: types.InitializeResult = self.wait(self.client.initialize(initialize))
         self.client.initialized(types.InitializedParams())
 
-    async def _started(self, command: list[str]) -> LanguageClient:
+    async def _started(self, command: list[str], cwd: Path | None) -> LanguageClient:
         client = LanguageClient("editor", "1")
-        await client.start_io(*command)
+        await client.start_io(*command, cwd=cwd)
         return client
 
     def _listen(self) -> None:
-        @self.client.feature(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)
         def publish(params: types.PublishDiagnosticsParams) -> None:
             with self.news:
                 self.published.setdefault(params.uri, []).append(params)
                 self.news.notify_all()
 
-        @self.client.feature(types.WINDOW_LOG_MESSAGE)
         def log(params: types.LogMessageParams) -> None:
             with self.news:
                 self.log.append(params.message)
                 self.news.notify_all()
 
-        @self.client.feature(types.CLIENT_REGISTER_CAPABILITY)
         def registered(params: types.RegistrationParams) -> None:
             with self.news:
                 self.watched += params.registrations
                 self.news.notify_all()
+
+        self.client.feature(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)(publish)
+        self.client.feature(types.WINDOW_LOG_MESSAGE)(log)
+        self.client.feature(types.CLIENT_REGISTER_CAPABILITY)(registered)
 
     def call(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(TIMEOUT)
@@ -84,7 +87,7 @@ class Editor:
     def wait(self, request: Future[Result]) -> Result:
         return request.result(TIMEOUT)
 
-    def until(self, seen: Any) -> None:
+    def until(self, seen: Callable[[], object]) -> None:
         """Wait until something has been seen."""
         with self.news:
             assert self.news.wait_for(seen, TIMEOUT), (self.published, self.log)
@@ -137,9 +140,7 @@ class Editor:
         trigger = types.CodeActionTriggerKind.Automatic if automatic else types.CodeActionTriggerKind.Invoked
         context = types.CodeActionContext([], [*only] or None, trigger)
         place = types.Range(types.Position(line, 0), types.Position(line, 0))
-        found = self.wait(
-            self.client.text_document_code_action(types.CodeActionParams(types.TextDocumentIdentifier(uri), place, context))
-        )
+        found = self.wait(self.client.text_document_code_action(types.CodeActionParams(types.TextDocumentIdentifier(uri), place, context)))
         return [action for action in found or [] if isinstance(action, types.CodeAction)]
 
     def edited(self, uri: str, action: types.CodeAction) -> str:
@@ -182,6 +183,6 @@ class Editor:
         process = self.client._server
         assert process is not None
         status = self.call(asyncio.wait_for(process.wait(), TIMEOUT))
-        self.call(self.client.stop())
+        self.call(self.client.stop())  # type: ignore[no-untyped-call]
         self.loop.call_soon_threadsafe(self.loop.stop)
         return status

@@ -12,7 +12,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
 from flake8_torchmem import __version__
-from flake8_torchmem.fixes import MAX_CHARACTERS
+from flake8_torchmem.analysis.imports.disk import MAX_FILE
 from flake8_torchmem.lsp.documents import Opened
 from flake8_torchmem.lsp.jobs import Checked, Job, Key, Kind
 from flake8_torchmem.lsp.messages import SOURCE, Speaker
@@ -94,8 +94,8 @@ class Server(LanguageServer):
 
     async def _check(self, document: Opened, pause: float) -> None:
         await asyncio.sleep(pause)
-        if len(document.text) > MAX_CHARACTERS:
-            self._leave(document, f"longer than {MAX_CHARACTERS:,} characters")
+        if len(document.text) > MAX_FILE:
+            self._leave(document, f"longer than {MAX_FILE:,} characters")
             return
         try:
             found = await self.worker.ask(self.job(document, Kind.CHECK))
@@ -128,13 +128,14 @@ class Server(LanguageServer):
 
     def job(self, document: Opened, kind: Kind, findings: Iterable[Key] = ()) -> Job:
         """A look at a document as it is."""
-        unsaved = {each.path: each.text for each in self.documents.values() if each.path and len(each.text) <= MAX_CHARACTERS}
+        unsaved = {each.path: each.text for each in self.documents.values() if each.path and len(each.text) <= MAX_FILE}
         follow = self.follow and bool(document.path)
         return Job(kind, document.text, document.path or document.uri, follow, self.settings, unsaved, frozenset(findings))
 
     async def keep(self) -> None:
-        """End what the server has started when it ends, however it does."""
+        """Start the process that computes before it is needed, and end it when the server ends, however it does."""
         try:
+            await self.worker.start()
             await asyncio.Event().wait()
         finally:
             await self.worker.close()

@@ -44,6 +44,17 @@ class Worker:
             asyncio.get_running_loop().call_later(GRACE if exchange is self._running else 0, exchange.cancel)
             raise
 
+    async def start(self) -> None:
+        """Start the process, so that the first job need not wait for that; if it cannot be, the first job says so."""
+        async with self._turn:
+            with contextlib.suppress(OSError):
+                await self._started()
+
+    async def _started(self) -> Process:
+        if self._process is None:
+            self._process = await asyncio.create_subprocess_exec(sys.executable, str(_CHILD), stdin=PIPE, stdout=PIPE)
+        return self._process
+
     async def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
@@ -73,9 +84,7 @@ class Worker:
         return answer
 
     async def _answer(self, job: Job) -> object:
-        if self._process is None:
-            self._process = await asyncio.create_subprocess_exec(sys.executable, str(_CHILD), stdin=PIPE, stdout=PIPE)
-        process = self._process
+        process = await self._started()
         assert process.stdin is not None  # noqa: S101 - both were asked for
         assert process.stdout is not None  # noqa: S101
         process.stdin.write(frame(job))
