@@ -14,6 +14,7 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.analysis.triggers import may_report
 from flake8_torchmem.model import Finding, Mention, Span
+from flake8_torchmem.ownnames import NONE, OwnNames
 from flake8_torchmem.rules import rule_codes, rule_module
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 from flake8_torchmem.source import Slices, parse
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
     from flake8_torchmem.analysis.imports.linking import Linked
     from flake8_torchmem.analysis.imports.project import Project
+    from flake8_torchmem.remedies import NoRemedy, Remedy
     from flake8_torchmem.rules.base import Report
 
 
 def check_text(
-    text: str, path: str, codes: frozenset[str], tree: ast.Module | None = None, project: Project | None = None, whole: bool = False
+    text: str,
+    path: str,
+    codes: frozenset[str],
+    tree: ast.Module | None = None,
+    project: Project | None = None,
+    whole: bool = False,
+    own: OwnNames = NONE,
 ) -> list[Finding]:
     """The findings of one file, sorted by place.
 
@@ -37,20 +45,21 @@ def check_text(
         tree: the ast of `text`, where the caller has it already.
         project: follows imports into the files around, by the place that `path` names; None judges the file alone.
         whole: look at all of the file, as remedies need it, and not at what matters for findings alone.
+        own: names for what PyTorch does.
 
     Raises:
         SourceError: `tree` is None and the text is no valid Python.
     """
     if tree is None:
         tree = parse(text)
-    if not gate.candidate(text):
+    if not (gate.candidate(text) or own.spoken(text)):
         return []
     try:
-        selection = (gate.everything if whole else gate.select)(text, tree, codes)
+        selection = (gate.everything if whole else gate.select)(text, tree, codes, own)
         if selection is None:
             return []
         with collector_paused():
-            return sorted(_check(text, path, codes, selection, project, whole), key=lambda f: (f.span, f.code))
+            return sorted(_check(text, path, codes, selection, project, whole, own), key=lambda f: (f.span, f.code))
     except Exception as error:  # noqa: BLE001 - one file must never end the run
         return [internal_error(path, error)] if INTERNAL_ERROR.code in codes else []
 
@@ -68,7 +77,7 @@ def collector_paused() -> Iterator[None]:
 
 
 def _check(
-    text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None, fixing: bool
+    text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None, fixing: bool, own: OwnNames
 ) -> Iterator[Finding]:
     """Findings of a file that passed the gate. What needs libcst is imported only here."""
     from flake8_torchmem.analysis.facts import FileFacts
@@ -79,7 +88,7 @@ def _check(
     slices = Slices(text, selection)
     root = project.root(os.path.dirname(os.path.abspath(path))) if project else ""
     names = project.names(path, root, selection.imports, selection.relative) if project else selection.imports
-    program = lower(slices.modules(), ir.File(path, names))
+    program = lower(slices.modules(), ir.File(path, names, own=own))
     bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
     linker = Linker(program, project, root) if project else None
     linked = linker.link(bases) if linker else Linked()
@@ -118,8 +127,6 @@ def _key(code: str, report: Report) -> tuple[object, ...]:
 
 def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
     """What the rules report, and the first failure of one: a rule that fails must not take the others along."""
-    from flake8_torchmem.remedies import NoRemedy
-
     failures: list[Finding] = []
 
     def reports(code: str) -> list[tuple[str, Report]]:
@@ -133,6 +140,8 @@ def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[s
 
     def unmended(code: str, error: Exception) -> list[tuple[str, Report]]:
         """What is found is one thing, what mends it another: that the latter failed must not hide the former."""
+        from flake8_torchmem.remedies import NoRemedy
+
         facts.fixing = False
         found = [(code, replace(report, remedy=NoRemedy(f"what would mend it failed ({error!r})"))) for _, report in reports(code)]
         facts.fixing = True
@@ -143,8 +152,6 @@ def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[s
 
 def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked: Linked) -> Iterator[Finding]:
     """Reports with their places, each place once per rule."""
-    from flake8_torchmem.remedies import Remedy, placed
-
     seen: set[tuple[str, Span]] = set()
     for code, report in found:
         span = slices.locate(report.site) or Span(1, 1, 1, 1)
@@ -155,8 +162,15 @@ def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked
         message = report.message.format(*(_line(*place) for place in places)) if places else report.message
         mentions = tuple(Mention(site.file.name if site.file.linked else "", place) for site, place in places if place is not None)
         rule = rule_module(code).RULE
-        remedy = placed(report.remedy, slices.locate, slices.unread) if isinstance(report.remedy, Remedy) else report.remedy
+        remedy = _placed(report.remedy, slices) if report.remedy is not None else None
         yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy, mentions)
+
+
+def _placed(remedy: Remedy | NoRemedy, slices: Slices) -> Remedy | NoRemedy:
+    """A remedy with its places; linting has none, and never gets here."""
+    from flake8_torchmem.remedies import Remedy, placed
+
+    return placed(remedy, slices.locate, slices.unread) if isinstance(remedy, Remedy) else remedy
 
 
 def _line(site: ir.Site, span: Span | None) -> str:

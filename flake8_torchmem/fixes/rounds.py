@@ -6,7 +6,6 @@ import ast
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from flake8_torchmem.fixes.document import Document, overlap
 from flake8_torchmem.fixes.names import idle, without_imports
@@ -55,22 +54,15 @@ class Rounds:
         codes: of the findings that are to be mended.
         allowed: classes of fixes that may be made.
         wanted: asked about each fix before it is made.
-        read: gives the syntax of a text; by default one that keeps the last two.
     """
 
     def __init__(
-        self,
-        diagnose: Diagnose,
-        codes: frozenset[str],
-        allowed: frozenset[Safety],
-        wanted: Callable[[Planned, Document], bool],
-        read: Callable[[str], Syntax] | None = None,
+        self, diagnose: Diagnose, codes: frozenset[str], allowed: frozenset[Safety], wanted: Callable[[Planned, Document], bool]
     ) -> None:
         self.diagnose = diagnose
         self.codes = codes
         self.allowed = allowed
         self.wanted = wanted
-        self.read = read or reading()
         self.refused: dict[Identity, str] = {}
 
     def run(self, document: Document) -> Outcome:
@@ -91,11 +83,26 @@ class Rounds:
         outcome.left = list(self._left(outcome.document, findings))
         return outcome
 
+    def alone(self, document: Document, findings: list[Finding], finding: Finding, syntax: Syntax) -> Document:
+        """The document after the fix of one finding, and of what that one brings.
+
+        Args:
+            document: the file.
+            findings: all that is found in it.
+            finding: the one to mend.
+            syntax: of the document.
+
+        Raises:
+            Refused: it cannot be mended so, and why.
+        """
+        after, now, _ = self._checked(document, findings, [plan(finding, syntax)])
+        return self._tidied(document, after, now)[0]
+
     def _tidied(self, before: Document, after: Document, findings: list[Finding]) -> tuple[Document, list[Finding]]:
         """The document without imports that were of use before and are no longer."""
         try:
-            syntax = self.read(after.normal)
-            useless = idle(syntax) - idle(self.read(before.normal))
+            syntax = Syntax(after.normal)
+            useless = idle(syntax) - idle(Syntax(before.normal))
         except Refused:
             return after, findings
         edits = list(without_imports(syntax, useless)) if useless else []
@@ -110,7 +117,7 @@ class Rounds:
         if not chosen:
             return []
         try:
-            syntax = self.read(document.normal)
+            syntax = Syntax(document.normal)
         except Refused as refusal:
             self.refused |= {self._identity(finding, document, findings): str(refusal) for finding in chosen}
             return []
@@ -187,7 +194,7 @@ class Rounds:
         """Fixes of all that a fix has brought; none if one of them cannot be had."""
         found = []
         try:
-            syntax = self.read(document.normal)
+            syntax = Syntax(document.normal)
             for finding in findings:
                 if finding.code not in self.codes or safety_of(finding) not in self.allowed:
                     return []
@@ -208,11 +215,6 @@ class Rounds:
         text = lines[finding.span.line - 1].strip()
         alike = [f for f in findings if f.code == finding.code and lines[f.span.line - 1].strip() == text]
         return finding.code, text, next((index for index, other in enumerate(alike) if other is finding), 0)
-
-
-def reading() -> Callable[[str], Syntax]:
-    """Reads syntax, and keeps that of the last two texts: before and after an edit."""
-    return lru_cache(maxsize=2)(Syntax)
 
 
 def _guards(planned: Planned) -> bool:

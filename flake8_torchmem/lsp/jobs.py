@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from flake8_torchmem.analysis.imports.disk import Question
-from flake8_torchmem.model import Finding, Safety, Span
+from flake8_torchmem.model import Edit, Finding, Safety, Span
 from flake8_torchmem.settings import Settings
 
 Key = tuple[str, Span]
@@ -89,22 +89,12 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Hunk:
-    """Lines from `first` to before `end`, counted from 0, become a text."""
-
-    first: int
-    end: int
-    text: str
-
-
-@dataclass(frozen=True)
 class Mended:
-    """A fix: the finding that asked for it, what it does in a few words, how much that may change, and what becomes of the lines."""
+    """A fix: what it does in a few words, how much that may change, and the edits."""
 
-    key: Key
     title: str
     safety: Safety
-    hunks: tuple[Hunk, ...]
+    edits: tuple[Edit, ...]
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ class Offer:
 
     key: Key
     fix: Mended | None
-    silence: tuple[Hunk, ...]
+    silence: Edit | None
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,20 @@ from pygls.workspace import PositionCodec
 
 from flake8_torchmem.catalogue import catalogue, page
 from flake8_torchmem.lsp.documents import Opened
-from flake8_torchmem.lsp.hunks import lines_of
-from flake8_torchmem.lsp.jobs import Diagnosed, Hunk, Mended, Offer, Related
-from flake8_torchmem.model import Safety, Severity, Span
+from flake8_torchmem.lsp.jobs import Diagnosed, Mended, Offer, Related
+from flake8_torchmem.model import Edit, Safety, Severity, Span
 
 SOURCE = "torchmem"
 FIX_ALL = types.CodeActionKind.SourceFixAll.value + ".torchmem"
 _SEVERITIES = {Severity.ERROR: types.DiagnosticSeverity.Error, Severity.WARNING: types.DiagnosticSeverity.Warning}
+_AFTER_LINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 _COMPOUND = re.compile(r"(?:async\s+)?(?:for|while|with|def|class|if|try|match)\b")
 _BOM = "\ufeff"
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines as an editor counts them, with their ends: after the last end there is one more, which may be empty."""
+    return _AFTER_LINE.split(text)
 
 
 class Speaker:
@@ -60,10 +65,13 @@ class Speaker:
     def _range(self, span: Span, lines: Sequence[str]) -> types.Range:
         """A span; of a compound statement its first line, as the rest is another matter."""
         first = lines[span.line - 1].rstrip("\r\n") if span.line <= len(lines) else ""
-        end = span.end_line, span.end_column
         if span.line != span.end_line and (isinstance(lines, _Alone) or _COMPOUND.match(first[span.column - 1 :])):
-            end = span.line, len(first.removeprefix(_BOM)) + 1
-        return types.Range(self._position(span.line, span.column, lines), self._position(*end, lines))
+            span = Span(span.line, span.column, span.line, len(first.removeprefix(_BOM)) + 1)
+        return self._exact(span, lines)
+
+    def _exact(self, span: Span, lines: Sequence[str]) -> types.Range:
+        begin, end = self._position(span.line, span.column, lines), self._position(span.end_line, span.end_column, lines)
+        return types.Range(begin, end)
 
     def _position(self, line: int, column: int, lines: Sequence[str]) -> types.Position:
         """From lines and characters counted from 1, a byte order mark not counted, to what the client counts."""
@@ -71,40 +79,34 @@ class Speaker:
         characters = column - 1 + text.startswith(_BOM)
         return types.Position(line - 1, self.codec.client_num_units(text[:characters]))
 
-    def edit(self, document: Opened, hunks: Iterable[Hunk]) -> types.WorkspaceEdit:
+    def edit(self, document: Opened, wanted: Iterable[Edit]) -> types.WorkspaceEdit:
         """An edit of a document, good for this version of it alone."""
         lines = lines_of(document.text)
-        edits: list[types.TextEdit] = [types.TextEdit(self._lines(hunk, lines), hunk.text) for hunk in hunks]
+        edits: list[types.TextEdit] = [types.TextEdit(self._exact(edit.span, lines), edit.text) for edit in wanted]
         if not self.versioned:
             return types.WorkspaceEdit(changes={document.uri: edits})
         identifier = types.OptionalVersionedTextDocumentIdentifier(document.uri, document.version)
         return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(identifier, [*edits])])
-
-    def _lines(self, hunk: Hunk, lines: Sequence[str]) -> types.Range:
-        if hunk.end < len(lines):
-            return types.Range(types.Position(hunk.first, 0), types.Position(hunk.end, 0))
-        last = types.Position(len(lines) - 1, self.codec.client_num_units(lines[-1]))
-        return types.Range(types.Position(hunk.first, 0) if hunk.first < len(lines) else last, last)
 
     def quick_fixes(self, document: Opened, diagnosed: Diagnosed, offer: Offer) -> Iterator[types.CodeAction]:
         """What can be done about one finding."""
         about = [self._diagnostic(diagnosed, document, lines_of(document.text))]
         if offer.fix is not None:
             yield self._fix(document, offer.fix, about)
-        if offer.silence:
+        if offer.silence is not None:
             code = diagnosed.finding.code
             name = f"{SOURCE}: silence {code} here with `# noqa: {code}`"
-            yield types.CodeAction(name, types.CodeActionKind.QuickFix, about, edit=self.edit(document, offer.silence))
+            yield types.CodeAction(name, types.CodeActionKind.QuickFix, about, edit=self.edit(document, [offer.silence]))
 
     def _fix(self, document: Opened, fix: Mended, about: list[types.Diagnostic]) -> types.CodeAction:
         safe = fix.safety is Safety.SAFE
         name = f"{SOURCE}: {fix.title} ({'safe' if safe else 'unsafe: it changes training, or a type'})"
-        edit = self.edit(document, fix.hunks)
+        edit = self.edit(document, fix.edits)
         return types.CodeAction(name, types.CodeActionKind.QuickFix, about, is_preferred=True if safe else None, edit=edit)
 
     def fix_all(self, document: Opened, fix: Mended) -> types.CodeAction:
         """All safe fixes at once."""
-        return types.CodeAction(f"{SOURCE}: {fix.title}", FIX_ALL, edit=self.edit(document, fix.hunks))
+        return types.CodeAction(f"{SOURCE}: {fix.title}", FIX_ALL, edit=self.edit(document, fix.edits))
 
 
 class _Alone(Sequence[str]):

@@ -9,10 +9,11 @@ from dataclasses import replace
 from flake8_torchmem import check_source
 from flake8_torchmem.analysis.engine import check_text
 from flake8_torchmem.analysis.imports.project import Project
-from flake8_torchmem.fixes import Document, Outcome, fix_document, fix_each
-from flake8_torchmem.lsp.hunks import hunks, title
+from flake8_torchmem.fixes import Document, fix_document
+from flake8_torchmem.fixes.preview import previews, replacements
 from flake8_torchmem.lsp.jobs import Checked, Diagnosed, Failure, Job, Kind, Mended, Offer, Related
-from flake8_torchmem.model import Finding, Safety
+from flake8_torchmem.lsp.titles import title
+from flake8_torchmem.model import Edit, Finding, Safety
 from flake8_torchmem.remedies import Remedy, Remove
 from flake8_torchmem.source import SourceError
 from flake8_torchmem.suppression import silencing
@@ -35,7 +36,7 @@ def _done(job: Job, project: Project | None) -> Answer:
         document = Document(job.text, "utf-8")
         if job.kind is Kind.MEND:
             return list(_offers(job, document, project))
-        return _mended(document, fix_document(document, job.path, job.settings, project), "make all safe fixes")
+        return _all_safe(job, document, project)
     except SourceError as error:
         return Checked(broken=str(error)) if job.kind is Kind.CHECK else [] if job.kind is Kind.MEND else None
 
@@ -63,7 +64,7 @@ def _diagnosed(job: Job, project: Project | None) -> tuple[Diagnosed, ...]:
         return ()
     text = Document(job.text, "utf-8").normal
     # Remedies take a look at the whole file, which only one with findings is worth.
-    mended = check_text(text, job.path, job.settings.enabled_codes(), project=project, whole=True)
+    mended = check_text(text, job.path, job.settings.enabled_codes(job.path), project=project, whole=True, own=job.settings.own)
     remedies = {(finding.code, finding.span): finding.remedy for finding in mended}
     return tuple(
         Diagnosed(replace(each, remedy=None), tuple(_related(each, job, text, project)), _is_removal(remedies.get((each.code, each.span))))
@@ -88,17 +89,17 @@ def _related(finding: Finding, job: Job, text: str, project: Project | None) -> 
 
 
 def _offers(job: Job, document: Document, project: Project | None) -> Iterator[Offer]:
-    for finding, outcome in fix_each(document, job.path, job.settings, project, lambda each: (each.code, each.span) in job.findings):
-        comment = silencing(document.normal, finding)
-        silenced = hunks(document.text, document.edited([comment]).text) if comment is not None else ()
-        yield Offer((finding.code, finding.span), _mended(document, outcome), silenced)
+    for preview in previews(document, job.path, job.settings, project, lambda each: (each.code, each.span) in job.findings):
+        finding, fix = preview.finding, None
+        if preview.after is not None:
+            fix = Mended(title(document.normal, preview.after.normal), preview.safety, _edits(document, preview.after))
+        yield Offer((finding.code, finding.span), fix, silencing(document.normal, finding))
 
 
-def _mended(document: Document, outcome: Outcome, named: str = "") -> Mended | None:
-    """What became of a document, None if nothing; the fix is as safe as the least safe of what it is made of."""
-    before, after = document.text, outcome.document.text
-    if before == after or not outcome.fixed:
-        return None
-    first = outcome.fixed[0][0]
-    unsafe = any(safety is Safety.UNSAFE for _, safety in outcome.fixed)
-    return Mended((first.code, first.span), named or title(before, after), Safety.UNSAFE if unsafe else Safety.SAFE, hunks(before, after))
+def _all_safe(job: Job, document: Document, project: Project | None) -> Mended | None:
+    edits = _edits(document, fix_document(document, job.path, job.settings, project).document)
+    return Mended("make all safe fixes", Safety.SAFE, edits) if edits else None
+
+
+def _edits(before: Document, after: Document) -> tuple[Edit, ...]:
+    return tuple(Edit(each.span, each.text) for each in replacements(before, after))
