@@ -12,7 +12,7 @@ from flake8_torchmem.files import STDIN, unreadable
 from flake8_torchmem.model import FileError
 from flake8_torchmem.settings import Settings, SettingsError
 
-CLEAN, FINDINGS, FAILURE = 0, 1, 2
+CLEAN, FINDINGS, FAILURE, INTERRUPTED = 0, 1, 2, 130
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

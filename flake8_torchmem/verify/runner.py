@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,18 @@ from typing import Any
 # What a program needs of the environment to find Python, libraries, devices and folders. Nothing else goes along: no tokens, no keys.
 KEPT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH",
-    "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "XDG_CACHE_HOME", "USER",
+    "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
+    "XDG_CACHE_HOME", "USER",
 )  # fmt: skip
 FIXED = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 MARK = "TORCHMEM_RUN"  # in the environment of all that a run starts, so that it is found again
-TAIL = 2_000  # characters of a program's standard error that are kept
+INTERRUPTED = "interrupted"
+HERE = str(Path(__file__).resolve().parents[2])
+# Neither the folder of the run nor that of `child` is where a program's modules are looked for.
+CHILD = "import sys; sys.path[0] = sys.argv[1]; from flake8_torchmem.verify.child import main; del sys.path[0]; main(sys.argv[2])"
+TAIL = 4_096  # bytes of what a program prints that are kept
+PIECE = 65_536  # bytes that are read at once
+PATIENCE = 5.0  # seconds for the last of its output
 
 
 @dataclass(frozen=True)
@@ -35,74 +43,140 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job wrote, line by line, and how its process ended if not well: one line."""
+    """What came of a job.
+
+    Attributes:
+        lines: what it wrote, line by line.
+        failure: how its process ended if not well, in one line.
+        printed: the end of what the program printed, on both of its streams.
+        dropped: bytes that it printed before that.
+    """
 
     lines: list[dict[str, Any]]
     failure: str = ""
-    stderr: str = ""
+    printed: str = ""
+    dropped: int = 0
+
+    def last_words(self) -> str:
+        """How the process ended, with the last line that it printed, and how much of what it printed was not kept."""
+        said = self.printed.strip().rpartition("\n")[2].strip()[-300:]
+        note = f"{self.dropped:,} bytes of output before it were dropped" if self.dropped and said else ""
+        detail = "; ".join(filter(None, [said, note]))
+        return self.failure + (f" ({detail})" if detail else "") if self.failure else ""
 
 
-def run_job(job: dict[str, Any], limits: Limits, cwd: Path | None = None, own_environment: bool = False) -> Outcome:
-    """Run a job to its end, or to its limits. What it wrote until then counts.
+class Runner:
+    """Runs jobs, from as many threads as there are, within limits.
 
-    Args:
-        job: as `child` takes it, without where to write.
-        limits: of its process.
-        cwd: where it runs; by default in an empty folder.
-        own_environment: it gets all of this process's environment, as a user's own script needs.
+    Attributes:
+        limits: of each process.
+        stopped: whether `stop` was called.
     """
-    with tempfile.TemporaryDirectory(prefix="torchmem-") as folder:
-        output = Path(folder) / "output.jsonl"
-        errors = Path(folder) / "stderr"
-        mark = uuid.uuid4().hex
-        with errors.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flake8_torchmem.verify.child"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=stream,
-                cwd=cwd or folder,
-                env={**_environment(own_environment), MARK: mark},
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.stopped = False
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def stop(self) -> None:
+        """End what runs, and run nothing more: each job that is under way, or asked for later, comes back as interrupted."""
+        self.stopped = True
+        for process in list(self._running.values()):
+            _kill(process)  # without waiting: this may be a signal's handler, in the middle of a wait
+
+    def run(self, job: Mapping[str, Any], cwd: Path | None = None, own_environment: bool = False) -> Outcome:
+        """Run a job to its end, or to its limits. What it wrote until then counts.
+
+        Args:
+            job: as `child` takes it, without where to write.
+            cwd: where it runs; by default in an empty folder.
+            own_environment: it gets all of this process's environment, as a user's own script needs.
+        """
+        if self.stopped:
+            return Outcome([], INTERRUPTED)
+        with tempfile.TemporaryDirectory(prefix="torchmem-", ignore_cleanup_errors=True) as folder:
+            orders, output, inner = (Path(folder) / name for name in ("job.json", "output.jsonl", "empty"))
+            inner.mkdir()
+            orders.write_text(json.dumps({**job, "output": str(output), "memory": self.limits.memory}), "utf-8")
+            mark = uuid.uuid4().hex
+            environment = {name: value for name, value in os.environ.items() if own_environment or name in KEPT}
+            end, start = os.pipe()
+            process = subprocess.Popen(  # noqa: S603 - this interpreter
+                [sys.executable, "-c", CHILD, HERE, str(orders)],
+                stdin=subprocess.DEVNULL,
+                stdout=start,
+                stderr=subprocess.STDOUT,
+                cwd=cwd or inner,
+                env={**environment, **FIXED, MARK: mark},
                 start_new_session=True,
             )
-            failure = _wait(process, json.dumps({**job, "output": str(output), "memory": limits.memory}).encode(), limits)
+            os.close(start)
+            printed = _Tail(end)
+            failure = self._wait(process, mark)
+            printed.end()
+            return Outcome(list(_lines(output)), failure, printed.text(), printed.dropped)
+
+    def _wait(self, process: subprocess.Popen[bytes], mark: str) -> str:
+        """Why the process did not end well, in one line; empty if it did. Nothing that it started outlives it."""
+        self._running[process.pid] = process
+        try:
+            if not self.stopped:  # it may have been between the start and here
+                process.wait(self.limits.seconds)
+        except subprocess.TimeoutExpired:
+            return f"stopped after {self.limits.seconds:g} seconds"
+        finally:
+            _kill(process)
+            process.wait()
+            del self._running[process.pid]
             _end_strays(mark)
-        stderr = errors.read_text("utf-8", "replace")[-TAIL:]
-        return Outcome(list(_lines(output)), failure, stderr)
+        if self.stopped:
+            return INTERRUPTED
+        status = process.returncode
+        if status == 0:
+            return ""
+        return f"killed by signal {-status}" if status < 0 else f"exited with {status}"
 
 
-def _environment(own: bool) -> dict[str, str]:
-    """The child finds this package where this process has it."""
-    kept = {name: value for name, value in os.environ.items() if own or name in KEPT}
-    here = str(Path(__file__).resolve().parents[2])
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [here, kept.get("PYTHONPATH", "")]))
-    return {**kept, **FIXED}
+class _Tail:
+    """Reads what a program prints, so that it never waits for a reader, and keeps the end.
+
+    Args:
+        end: of the pipe that is read from, which is closed here.
+    """
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self._kept = b""
+        self.dropped = 0
+        # A daemon: what escaped with the other end of the pipe must not keep this process alive.
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while piece := os.read(self._end, PIECE):
+                self._kept += piece
+                self.dropped += max(len(self._kept) - TAIL, 0)
+                self._kept = self._kept[-TAIL:]
+
+    def end(self) -> None:
+        """The program has ended."""
+        self._thread.join(PATIENCE)
+        if not self._thread.is_alive():
+            os.close(self._end)
+
+    def text(self) -> str:
+        """What was kept."""
+        return self._kept.decode("utf-8", "replace")
 
 
-def _wait(process: subprocess.Popen[bytes], job: bytes, limits: Limits) -> str:
-    """Why the process did not end well, in one line; empty if it did. Nothing that it started outlives it."""
-    try:
-        process.communicate(job, timeout=limits.seconds)
-    except subprocess.TimeoutExpired:
-        return f"stopped after {limits.seconds:g} seconds"
-    except BrokenPipeError:
-        pass
-    finally:
-        _end(process)
-    status = process.returncode
-    if status == 0:
-        return ""
-    return f"killed by signal {-status}" if status < 0 else f"exited with {status}"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its group."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and its group."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-    elif process.poll() is None:
+    else:
         process.kill()
-    process.wait()
 
 
 def _end_strays(mark: str) -> None:
