@@ -28,7 +28,7 @@ def check_source(
     Args:
         source: the file's bytes, or text that is already decoded.
         path: the name that the findings carry; the file need not exist.
-        settings: which rules to run; by default those that are on by default.
+        settings: which rules to run, and what names of the project mean; by default the rules that are on by default.
         project: where to look for what the file imports, `flake8_torchmem.analysis.imports.project.Project()`, the same one for all
             files of a run; by default the file is judged alone.
 
@@ -41,10 +41,11 @@ def check_source(
     from flake8_torchmem.source import decode
     from flake8_torchmem.suppression import unsuppressed
 
-    codes = (settings or Settings()).enabled_codes()
+    settings = settings or Settings()
+    codes = settings.enabled_codes(path)
     text = decode(source) if isinstance(source, bytes) else source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    findings = [finding for finding in check_text(text, path, codes, project=project) if finding.code in codes]
-    return unsuppressed(text, findings)
+    findings = check_text(text, path, codes, project=project, own=settings.own)
+    return unsuppressed(text, [settings.weighed(finding) for finding in findings if finding.code in codes])
 
 
 def fix_source(

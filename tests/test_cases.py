@@ -11,6 +11,7 @@ from flake8_torchmem.analysis import gate, units
 from flake8_torchmem.analysis.engine import check_text
 from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.catalogue import catalogue
+from flake8_torchmem.ownnames import OwnNames
 from tests.cases import Case, expected, load
 
 DEFAULT = frozenset(code for code, rule in catalogue().items() if rule.default)
@@ -42,7 +43,7 @@ def test_gates_lose_no_finding(table: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert through == [found(case.source, case) for case in cases]
 
 
-def everything(text: str, tree: ast.Module, _codes: frozenset[str]) -> gate.Selection:
+def everything(text: str, tree: ast.Module, _codes: frozenset[str], _own: OwnNames) -> gate.Selection:
     """A selection of all lines."""
     names, _ = imports(tree)
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -14,6 +14,7 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.analysis.triggers import may_report
 from flake8_torchmem.model import Finding, Span
+from flake8_torchmem.ownnames import NONE, OwnNames
 from flake8_torchmem.rules import rule_codes, rule_module
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 from flake8_torchmem.source import Slices, parse
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 
 
 def check_text(
-    text: str, path: str, codes: frozenset[str], tree: ast.Module | None = None, project: Project | None = None, whole: bool = False
+    text: str,
+    path: str,
+    codes: frozenset[str],
+    tree: ast.Module | None = None,
+    project: Project | None = None,
+    whole: bool = False,
+    own: OwnNames = NONE,
 ) -> list[Finding]:
     """The findings of one file, sorted by place.
 
@@ -37,20 +44,21 @@ def check_text(
         tree: the ast of `text`, where the caller has it already.
         project: follows imports into the files around, by the place that `path` names; None judges the file alone.
         whole: look at all of the file, as remedies need it, and not at what matters for findings alone.
+        own: names for what PyTorch does.
 
     Raises:
         SourceError: `tree` is None and the text is no valid Python.
     """
     if tree is None:
         tree = parse(text)
-    if not gate.candidate(text):
+    if not (gate.candidate(text) or own.spoken(text)):
         return []
     try:
-        selection = (gate.everything if whole else gate.select)(text, tree, codes)
+        selection = (gate.everything if whole else gate.select)(text, tree, codes, own)
         if selection is None:
             return []
         with collector_paused():
-            return sorted(_check(text, path, codes, selection, project, whole), key=lambda f: (f.span, f.code))
+            return sorted(_check(text, path, codes, selection, project, whole, own), key=lambda f: (f.span, f.code))
     except Exception as error:  # noqa: BLE001 - one file must never end the run
         return [internal_error(path, error)] if INTERNAL_ERROR.code in codes else []
 
@@ -68,7 +76,7 @@ def collector_paused() -> Iterator[None]:
 
 
 def _check(
-    text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None, fixing: bool
+    text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None, fixing: bool, own: OwnNames
 ) -> Iterator[Finding]:
     """Findings of a file that passed the gate. What needs libcst is imported only here."""
     from flake8_torchmem.analysis.facts import FileFacts
@@ -79,7 +87,7 @@ def _check(
     slices = Slices(text, selection)
     root = project.root(os.path.dirname(os.path.abspath(path))) if project else ""
     names = project.names(path, root, selection.imports, selection.relative) if project else selection.imports
-    program = lower(slices.modules(), ir.File(path, names))
+    program = lower(slices.modules(), ir.File(path, names, own=own))
     bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
     linker = Linker(program, project, root) if project else None
     linked = linker.link(bases) if linker else Linked()

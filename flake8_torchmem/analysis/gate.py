@@ -14,6 +14,7 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WITH_COMPANIONS, triggers
 from flake8_torchmem.analysis.units import Unit, first_line, units_of
+from flake8_torchmem.ownnames import NONE, OwnNames
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
@@ -80,20 +81,21 @@ def candidate(text: str) -> bool:
     return "torch" in text or "state_dict" in text or ("backward" in text and ("zero_grad" in text or "optimizer" in text))
 
 
-def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | None:
+def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = NONE) -> Selection | None:
     """The lines that matter, None when none do.
 
     Args:
         text: the file.
         tree: its syntax tree.
         codes: rules to run.
+        own: names that are read as PyTorch's.
     """
     words = triggers(codes)
-    units = list(units_of(tree, text))
+    units = list(units_of(tree, text, own))
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
     predicting = {unit for unit in units if unit.cls in evaluating and torchapi.EVAL_NAME.search(unit.name)}
-    chosen = {unit for unit in units if _matters(unit) or unit in predicting or (script and not unit.name and unit.loops)}
+    chosen = {unit for unit in units if _matters(unit, own) or unit in predicting or (script and not unit.name and unit.loops)}
     chosen |= _loading(units, text)
     chosen |= {unit for unit in units if unit not in chosen and len(unit.text) < MAX_UNIT and words.found(unit)}
     chosen |= _growing(units, chosen)
@@ -110,46 +112,49 @@ def select(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | No
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
     chosen = {unit for unit in chosen if _shallow(unit)}
-    return _selection(tree, [unit for unit in units if unit in chosen], *imports(tree)) if chosen else None
+    return _selection(tree, [unit for unit in units if unit in chosen], own, *imports(tree)) if chosen else None
 
 
-def everything(text: str, tree: ast.Module, codes: frozenset[str]) -> Selection | None:
+def everything(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = NONE) -> Selection | None:
     """All lines, where some matter: who edits has to know of every use of a value, also of those that no rule looks at.
 
     Args:
         text: the file.
         tree: its syntax tree.
         codes: rules to run.
+        own: names that are read as PyTorch's.
     """
-    if select(text, tree, codes) is None:
+    if select(text, tree, codes, own) is None:
         return None
-    chosen = (unit for unit in units_of(tree, text) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
-    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit)], *imports(tree))
+    chosen = (unit for unit in units_of(tree, text, own) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
+    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit)], own, *imports(tree))
 
 
-def matching(text: str, tree: ast.Module, pattern: re.Pattern[str]) -> Selection:
+def matching(text: str, tree: ast.Module, pattern: re.Pattern[str], own: OwnNames) -> Selection:
     """The definitions and statements in which a pattern is found.
 
     Args:
         text: the file.
         tree: its syntax tree.
         pattern: searched in the text of each.
+        own: names that are read as PyTorch's; the pattern is not of them.
     """
-    units = [unit for unit in units_of(tree, text) if pattern.search(unit.text) and _shallow(unit)]
-    return _selection(tree, units, *imports(tree))
+    units = [unit for unit in units_of(tree, text, NONE) if pattern.search(unit.text) and _shallow(unit)]
+    return _selection(tree, units, own, *imports(tree))
 
 
-def whole(text: str, tree: ast.Module, names: dict[str, str]) -> Selection:
+def whole(text: str, tree: ast.Module, names: dict[str, str], own: OwnNames) -> Selection:
     """All of a piece of a file that is read for its definitions, without what no caller of them looks at.
 
     Args:
         text: the whole file.
         tree: of the piece, its lines numbered as in the file.
         names: what names of the file stand for.
+        own: names that are read as PyTorch's.
     """
-    units = list(units_of(tree, text))
+    units = list(units_of(tree, text, own))
     detaching = {unit.cls for unit in units if unit.cls is not None and DETACHES.search(unit.text)}
-    return _selection(tree, [unit for unit in units if _is_looked_at(unit, detaching) and _shallow(unit)], names, {})
+    return _selection(tree, [unit for unit in units if _is_looked_at(unit, detaching) and _shallow(unit)], own, names, {})
 
 
 def _is_looked_at(unit: Unit, detaching: set[ast.ClassDef]) -> bool:
@@ -170,7 +175,7 @@ def _is_looked_at(unit: Unit, detaching: set[ast.ClassDef]) -> bool:
     return (TRAINING if long else KEEPS).search(unit.text) is not None
 
 
-def _matters(unit: Unit) -> bool:
+def _matters(unit: Unit, own: OwnNames) -> bool:
     """Whether a rule may have something to say about this unit itself."""
     text = unit.text
     if len(text) > MAX_UNIT:
@@ -179,7 +184,7 @@ def _matters(unit: Unit) -> bool:
         return True
     if torchapi.BATCH_METHOD.match(unit.name):
         return True
-    if unit.name in NEVER or unit.name == "forward" or not LOOP.search(text) or _is_guarded(unit):
+    if unit.name in NEVER or unit.name == "forward" or not LOOP.search(text) or _is_guarded(unit, own):
         return False
     if EVAL_CALL.search(text):
         return bool(unit.loops)
@@ -193,8 +198,8 @@ def _evaluates(unit: Unit) -> bool:
     return any(EVALUATION_DATA.search(word) and torchapi.DATA_NAME.search(word) for word in unit.loop_words)
 
 
-def _is_guarded(unit: Unit) -> bool:
-    return any(GUARDS.search(ast.unparse(decorator)) for decorator in getattr(unit.node, "decorator_list", ()))
+def _is_guarded(unit: Unit, own: OwnNames) -> bool:
+    return any(GUARDS.search(own.spelled(ast.unparse(decorator))) for decorator in getattr(unit.node, "decorator_list", ()))
 
 
 def _loading(units: list[Unit], text: str) -> set[Unit]:
@@ -348,7 +353,9 @@ def _too_deep(expression: ast.expr) -> bool:
     return False
 
 
-def _selection(tree: ast.Module, units: list[Unit], names: dict[str, str], relative: dict[str, tuple[int, str]]) -> Selection:
+def _selection(
+    tree: ast.Module, units: list[Unit], own: OwnNames, names: dict[str, str], relative: dict[str, tuple[int, str]]
+) -> Selection:
     """The chosen units as slices: statements of the module body first, then functions, and methods under their class's header."""
     ranges: list[list[tuple[int, int]]] = []
     body: list[ast.stmt] = []
@@ -360,14 +367,15 @@ def _selection(tree: ast.Module, units: list[Unit], names: dict[str, str], relat
         header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
         body.append(ast.copy_location(header, unit.cls))
         ranges.append([(first_line(unit.cls), first_line(unit.cls.body[0])), (unit.first, unit.end)])
-    bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
-    guarded = frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef) and any(map(_is_guarded_call, node.body)))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    bases = {cls.name: tuple(map(ast.unparse, cls.bases)) for cls in classes}
+    guarded = frozenset(cls.name for cls in classes if any(_is_guarded_call(node, own) for node in cls.body))
     return Selection(ranges, body, names, bases, guarded, relative)
 
 
-def _is_guarded_call(node: ast.stmt) -> bool:
+def _is_guarded_call(node: ast.stmt, own: OwnNames) -> bool:
     """Whether this is a `forward` or `__call__` under no_grad, by decorator or by a block that is all of its body."""
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name not in ("forward", "__call__"):
         return False
     managers = [item.context_expr for block in node.body if isinstance(block, ast.With) for item in block.items]
-    return any(GUARDS.search(ast.unparse(guard)) for guard in (*node.decorator_list, *managers))
+    return any(GUARDS.search(own.spelled(ast.unparse(guard))) for guard in (*node.decorator_list, *managers))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flake8_torchmem import torchapi
+from flake8_torchmem.ownnames import OwnNames
 
 CALLED = re.compile(r"(\w+)\s*\(|\bcollate_fn\s*=\s*(?:[\w.]*partial\s*\(\s*)?(?:\w+\.)*(\w+)")
 # What runs no model, whatever it is given.
@@ -101,9 +102,15 @@ def descendants(node: ast.AST) -> Iterator[ast.AST]:
                     yield child
 
 
-def units_of(tree: ast.Module, text: str) -> Iterator[Unit]:
-    """Definitions and statements; those that share a line make one unit, as a slice is made of whole lines."""
-    lines = [_code(line) if "#" in line else line for line in text.split("\n")]
+def units_of(tree: ast.Module, text: str, own: OwnNames) -> Iterator[Unit]:
+    """Definitions and statements; those that share a line make one unit, as a slice is made of whole lines.
+
+    Args:
+        tree: of a file or a piece of one.
+        text: the file.
+        own: names that are read as PyTorch's.
+    """
+    lines = [_code(line) if "#" in line else line for line in own.spelled(text).split("\n")]
     for node, *rest in _by_lines(tree.body):
         if isinstance(node, ast.ClassDef):
             for method in node.body:

@@ -71,8 +71,7 @@ class Cache:
         self.project = project
         self.disk = project.disk if project else Disk(searched=0)
         self.disk.digesting = True
-        limits = repr(project.limits) if project else "alone"
-        self.beforehand = "\0".join([program, limits, *sorted(settings.enabled_codes())])
+        self.beforehand = program, repr(project.limits) if project else "alone"
 
     def check(self, text: str, path: str) -> list[Finding]:
         """What `check_source` finds in a decoded text."""
@@ -91,7 +90,9 @@ class Cache:
     def _key(self, text: str, place: str, root: str) -> bytes:
         """Files are known by their place in the project and by the name of their folder, wherever the project is."""
         known_by = (place.removeprefix(root), os.path.basename(os.path.dirname(place))) if root else ()
-        return sha256("\0".join([self.beforehand, *known_by, text]).encode("utf-8", "surrogatepass")).digest()
+        return sha256(
+            "\0".join([*self.beforehand, *self.settings.known_by(place), *known_by, text]).encode("utf-8", "surrogatepass")
+        ).digest()
 
     def _packed(self, findings: list[Finding], trace: Trace, root: str) -> bytes:
         asked = sorted(trace.asked)

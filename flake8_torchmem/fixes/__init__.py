@@ -52,12 +52,13 @@ def fix_document(
     from flake8_torchmem.settings import Settings
     from flake8_torchmem.suppression import unsuppressed
 
-    selected = settings.enabled_codes() & rule_codes()
+    selected = settings.enabled_codes(path) & rule_codes()
     # Rules that are off may be right about code that was too wrong before to be judged: they forbid nothing.
     held = Settings().enabled_codes() | selected
 
     def found(text: str, whole: bool) -> list[Finding]:
-        return unsuppressed(text, check_text(text, path, held, project=project, whole=whole))
+        findings = check_text(text, path, held, project=project, whole=whole, own=settings.own)
+        return unsuppressed(text, [settings.weighed(finding) for finding in findings])
 
     reason = untouched(document)
     if reason:

@@ -86,14 +86,14 @@ class Importers:
     def _lowered(self, path: str, text: str, called: re.Pattern[str]) -> ir.Program | None:
         """The definitions and statements of a file in which a pattern is found."""
         try:
-            selection = gate.matching(text, parse(text), called)
+            selection = gate.matching(text, parse(text), called, self.program.file.own)
         except SourceError:
             return None
         # What a file defines itself may be what it hands over.
         outline = self.project.outline(path, self.root)
         own = outline.scope if outline is not None else {}
         names = own | self.project.names(path, self.root, selection.imports, selection.relative)
-        return lower(Slices(text, selection).modules(), ir.File(os.path.relpath(path, self.root), names, linked=True))
+        return lower(Slices(text, selection).modules(), ir.File(os.path.relpath(path, self.root), names, True, self.program.file.own))
 
 
 def _module(path: str) -> str:

@@ -14,6 +14,7 @@ from flake8_torchmem.analysis import gate, ir, paths
 from flake8_torchmem.analysis.imports.project import Definition, Place, Project
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.objects import annotated
+from flake8_torchmem.ownnames import OwnNames
 from flake8_torchmem.source import Slices
 
 # What a long function must speak of to change gradients, to detach tensors, or to guard; short ones are read in any case.
@@ -43,7 +44,7 @@ class Linked:
         place = self.places[site.file]
         outline = place.outline
         tree = outline.parse(place.name)
-        span = tree and Slices(outline.text, gate.whole(outline.text, tree, outline.scope)).locate(site)
+        span = tree and Slices(outline.text, gate.whole(outline.text, tree, outline.scope, site.file.own)).locate(site)
         return f"{span.line if span else '?'} of {site.file.name}"
 
 
@@ -106,9 +107,11 @@ class Linker:
         if place.outline.path == self.path and self._leads_back(name, place.name):
             return
         size = place.outline.size(place.name)
-        if size > min(self.characters, MAX_DEFINITION) or not (size < SHORT or SPEAKS.search(place.outline.source(place.name))):
+        if size > min(self.characters, MAX_DEFINITION) or not (
+            size < SHORT or SPEAKS.search(self.program.file.own.spelled(place.outline.source(place.name)))
+        ):
             return
-        definition = self.project.definition(place, read)
+        definition = self.project.definition(place, self._read)
         if definition is None:
             return
         self.left -= 1
@@ -118,6 +121,9 @@ class Linker:
             self._register(spelled, place.name, definition)
         yield from (base for names in definition.bases.values() for base in names)
         yield from self._called(definition.program.all_functions())
+
+    def _read(self, place: Place) -> Definition | None:
+        return read(place, self.program.file.own)
 
     def _leads_back(self, spelled: str, name: str) -> bool:
         """Whether an import of an imported file means something of the checked one that is lowered already."""
@@ -139,14 +145,19 @@ class Linker:
             self.linked.guarded.add(spelled)
 
 
-def read(place: Place) -> Definition | None:
-    """Parse and lower one definition; None when it cannot be parsed."""
+def read(place: Place, own: OwnNames) -> Definition | None:
+    """Parse and lower one definition; None when it cannot be parsed.
+
+    Args:
+        place: where it is.
+        own: names for what PyTorch does.
+    """
     outline = place.outline
     tree = outline.parse(place.name)
     if tree is None:
         return None
-    selection = gate.whole(outline.text, tree, outline.scope)
-    program = lower(Slices(outline.text, selection).modules(), ir.File(outline.shown, outline.scope, linked=True))
+    selection = gate.whole(outline.text, tree, outline.scope, own)
+    program = lower(Slices(outline.text, selection).modules(), ir.File(outline.shown, outline.scope, True, own))
     bases = {cls: tuple(torchapi.resolve(base, outline.scope) for base in names) for cls, names in selection.bases.items()}
     return Definition(program, bases, selection.guarded)
 

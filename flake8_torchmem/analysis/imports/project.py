@@ -66,10 +66,12 @@ class Project:
 
     Attributes:
         limits: for each checked file.
+        top: the project's folder; empty to look for one around each file.
         disk: what was read, and what was asked for it.
     """
 
     limits: Limits = field(default_factory=Limits)
+    top: str = ""
     disk: Disk = field(init=False)
     _outlines: dict[tuple[str, str], tuple[Outline | None, Trace]] = field(default_factory=dict)
     _kept: int = 0
@@ -89,7 +91,9 @@ class Project:
         return self._definitions[key]
 
     def root(self, folder: str) -> str:
-        """The project's folder: the nearest one around with a marker of a project, else the one that holds the outermost package."""
+        """The project's folder: the given one, else the nearest around with a marker of a project, else that of the outermost package."""
+        if self.top and os.path.join(folder, "").startswith(os.path.join(self.top, "")):
+            return self.top
         if folder not in self._roots:
             current = folder
             while MARKERS.isdisjoint(self.disk.scan(current).names):

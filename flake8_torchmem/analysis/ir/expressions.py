@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from flake8_torchmem.ownnames import NONE, OwnNames
+
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "is", "is not", "in", "not in", "not"})
 BOOLEAN = frozenset({"and", "or"})
 
@@ -26,11 +28,13 @@ class File:
         name: as findings and messages spell it.
         imports: local name to full dotted name; in a linked file also for the names that it defines itself.
         linked: read because the checked file imports from it.
+        own: names for what PyTorch does.
     """
 
     name: str
     imports: dict[str, str]
     linked: bool = False
+    own: OwnNames = NONE
 
 
 @dataclass(eq=False, slots=True)

@@ -80,7 +80,7 @@ class Lowering:
         function.defaults = dict(zip(defaults, self.outside(list(defaults.values())), strict=True))
         annotated = {param.name.value: param.annotation.annotation for param in every(node.params) if param.annotation is not None}
         function.annotations = dict(zip(annotated, self.outside(list(annotated.values())), strict=True))
-        function.grad = guards.of_function(function, self.file.imports, outer.ctx.grad, outer.values)
+        function.grad = guards.of_function(function, self.file, outer.ctx.grad, outer.values)
         scope = Scope(function, function.grad, self.marks)
         scope.values = {name: value for name, value in outer.values.items() if name not in function.params}
         Statements(scope, self.define).suite(node.body)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import libcst as cst
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis.lower import own
 from flake8_torchmem.analysis.lower.calls import classify
 from flake8_torchmem.analysis.lower.scope import Scope
 
@@ -102,7 +103,8 @@ class Expressions:
         kwargs = {arg.keyword.value: self.lower(arg.value) for arg in node.args if arg.keyword is not None}
         star = any(arg.star for arg in node.args)
         call = ir.Call(func, args, kwargs, star, self.scope.ctx, site)
-        for event in classify(call, self.scope):
+        call, events = own.read(call, self.scope) or (call, list(classify(call, self.scope)))
+        for event in events:
             self.scope.emit(event)
         return call
 

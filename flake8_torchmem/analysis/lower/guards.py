@@ -10,25 +10,28 @@ from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.ir import Grad
 
 
-def of_expression(expr: ir.Expr, imports: dict[str, str], values: Mapping[str, ir.Expr] = MappingProxyType({})) -> Grad | None:
+def of_expression(expr: ir.Expr, file: ir.File, values: Mapping[str, ir.Expr] = MappingProxyType({})) -> Grad | None:
     """The gradient mode that a context manager or decorator sets, None when it leaves it alone.
 
     Args:
         expr: the manager or decorator.
-        imports: what imported names stand for.
+        file: that it is in.
         values: what plain names were last given, to see through `guard = torch.no_grad()`.
     """
     if isinstance(expr, ir.Name) and expr.path in values:
-        return of_expression(values[expr.path], imports)
+        return of_expression(values[expr.path], file)
     if isinstance(expr, ir.Call) and expr.path in values:
-        return of_expression(values[expr.path or ""], imports)
+        return of_expression(values[expr.path or ""], file)
     if isinstance(expr, ir.Op) and expr.op == "if":
-        modes = {of_expression(arm, imports) for arm in expr.args[1:]}
+        modes = {of_expression(arm, file) for arm in expr.args[1:]}
         return None if modes == {None} else Grad.MAYBE
     path = expr.path if isinstance(expr, (ir.Name, ir.Call)) else None
     if path is None:
         return None
-    name = torchapi.last(torchapi.resolve(path, imports))
+    full = torchapi.resolve(path, file.imports)
+    if "no_grad" in file.own.kinds(full):
+        return Grad.OFF
+    name = torchapi.last(full)
     if name in torchapi.NO_GRAD:
         return _switched(expr, default=False)
     if name == "enable_grad":
@@ -50,10 +53,10 @@ def _switched(expr: ir.Expr, default: bool | None) -> Grad:
     return Grad.ON if enabled is (default is None) else Grad.OFF
 
 
-def of_function(function: ir.Function, imports: dict[str, str], inherited: Grad, values: Mapping[str, ir.Expr]) -> Grad:
+def of_function(function: ir.Function, file: ir.File, inherited: Grad, values: Mapping[str, ir.Expr]) -> Grad:
     """The gradient mode at a function's entry."""
     for decorator in function.decorators:
-        mode = of_expression(decorator, imports, values)
+        mode = of_expression(decorator, file, values)
         if mode is not None:
             return mode
     cls = function.owner
@@ -64,13 +67,13 @@ def of_function(function: ir.Function, imports: dict[str, str], inherited: Grad,
     return Grad.ON if inherited is Grad.ON else Grad.MAYBE
 
 
-def of_statement(call: ir.Call, imports: dict[str, str], values: Mapping[str, ir.Expr]) -> Grad | None:
+def of_statement(call: ir.Call, file: ir.File, values: Mapping[str, ir.Expr]) -> Grad | None:
     """The mode from here on after `torch.set_grad_enabled(False)` as a statement."""
     if call.method in ("__enter__", "enter_context"):
         managers = (*call.args, *((call.receiver,) if call.receiver is not None else ()))
-        return Grad.MAYBE if any(of_expression(manager, imports, values) for manager in managers) else None
+        return Grad.MAYBE if any(of_expression(manager, file, values) for manager in managers) else None
     path = call.path
-    if path is None or torchapi.last(torchapi.resolve(path, imports)) != torchapi.GRAD_SWITCH:
+    if path is None or torchapi.last(torchapi.resolve(path, file.imports)) != torchapi.GRAD_SWITCH:
         return None
     mode = _switched(call, default=None)
     return Grad.MAYBE if call.ctx.conds else mode

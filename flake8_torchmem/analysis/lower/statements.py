@@ -46,7 +46,7 @@ class Statements:
     def expression(self, node: cst.Expr) -> None:
         value = self._expr(node.value)
         if isinstance(value, ir.Call):
-            mode = guards.of_statement(value, self.scope.imports, self.scope.values)
+            mode = guards.of_statement(value, self.scope.fn.file, self.scope.values)
             if mode is not None:
                 self.scope.switch(mode)
         else:
@@ -200,7 +200,7 @@ class Statements:
         for item in node.items:
             manager = self._expr(item.item)
             self.scope.fn.managers.append(manager)
-            entered = guards.of_expression(manager, self.scope.imports, self.scope.values)
+            entered = guards.of_expression(manager, self.scope.fn.file, self.scope.values)
             mode = mode if entered is None else entered
             accumulate = accumulate or (isinstance(manager, ir.Call) and manager.method == "accumulate")
             if item.asname is not None:
