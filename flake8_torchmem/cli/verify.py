@@ -131,13 +131,12 @@ def _fixtures(
     if not found:
         raise click.UsageError("there is no fixture in this folder: each has a fixture.toml, a bad.py and a fixed.py")
     click.echo("torchmem verify executes the programs of these fixtures.", err=True)
-    runner = Runner(limits)
     text = report.Text([name for fixture in found for name in fixture.names()], wants_colour()) if output_format == "text" else None
-    with _ended_by_signals(runner) as ended, bar("verifying", len(found)) as advance:
-        result = fixtures.device_of(runner, device)
-        _refuse_snapshots(snapshots, result.device)
-        if text:
-            write_lines(text.head(result))
+    result = fixtures.device_of(limits, device)
+    _refuse_snapshots(snapshots, result.device)
+    if text:
+        write_lines(text.head(result))
+    with Runner(limits, result.device) as runner, _ended_by_signals(runner) as ended, bar("verifying", len(found)) as advance:
         for rows in fixtures.verify(found, result, runner, jobs, snapshots, advance) if result.device else ():
             if text:
                 write_lines(text.rows(rows))
@@ -166,11 +165,12 @@ def _script(
     except (SourceError, OSError) as error:
         raise click.ClickException(f"{script.path}: {error}") from error
     click.echo(f"torchmem verify executes {script.path}, {count(planned.runs, 'time')}, for {script.beats} steps each.", err=True)
-    runner, result, shown = Runner(limits), scripts.ScriptReport(script), 0
-    with _ended_by_signals(runner) as ended, bar("verifying", planned.runs) as advance:
-        if snapshots is not None:
-            _refuse_snapshots(snapshots, device_of(runner, device).device)
-        for _ in scripts.measure(planned, result, device, runner, snapshots):
+    found, shown = device_of(limits, device), 0
+    _refuse_snapshots(snapshots, found.device)
+    result = scripts.ScriptReport(script, found.device, found.why, found.torch, failure=found.why)
+    runner = Runner(limits, found.device, own_environment=True)
+    with runner, _ended_by_signals(runner) as ended, bar("verifying", planned.runs) as advance:
+        for _ in scripts.measure(planned, result, runner, snapshots) if found.device else ():
             advance()
             if output_format == "text":
                 lines = list(script_report.as_text(result, memory))
@@ -213,4 +213,3 @@ def _ended_by_signals(runner: Runner) -> Iterator[list[int]]:
         yield came
     finally:
         restore()
-        runner.stop()

@@ -40,7 +40,9 @@ def main(orders: str) -> None:
     _bound(job["memory"])
     with open(job["output"], "w", encoding="utf-8") as output:
         _run(job, _Teller(output))
-    # All is told. What the program left to be done at exit may take a while, but not for ever.
+    # All is told. What a script left to be done at exit is done, and may take a while, but not for ever.
+    if job["kind"] != "script":
+        os._exit(0)
     last = threading.Timer(GRACE, os._exit, (0,))
     last.daemon = True
     last.start()
@@ -132,7 +134,6 @@ def run_once(program: Callable[[], object], probe: Probe, backend: Backend) -> R
             probe.run.failure = failure_of(error, probe.run)
     except BaseException as error:  # noqa: BLE001
         probe.run.failure = failure_of(error, probe.run)
-    gc.unfreeze()
     gc.collect()
     return probe.run
 

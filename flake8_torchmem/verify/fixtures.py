@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flake8_torchmem.verify.runner import Outcome, Runner
+from flake8_torchmem.verify.runner import Limits, Outcome, Runner
 from flake8_torchmem.verify.series import Run
 from flake8_torchmem.verify.verdict import JUDGES, Finding, Twins, Verdict, judge
 
@@ -125,15 +126,18 @@ def read(folder: Path) -> Fixture:
         return Fixture(folder, problem=f"{NAME}: {' '.join(str(error).split())}")
 
 
-def device_of(runner: Runner, device: str) -> Report:
+def device_of(limits: Limits, device: str) -> Report:
     """A report without rows: what the fixtures are to run on, and why; without a device, why there is none.
 
     Args:
-        runner: starts PyTorch, to ask it.
+        limits: of the process that asks PyTorch.
         device: auto, cuda or virtual.
     """
+    if device == "virtual":  # it is everywhere
+        return Report(device=device, why="as asked for", torch=importlib.metadata.version("torch"))
     report = Report()
-    outcome = runner.run({"kind": "device", "device": device})
+    with Runner(limits, device) as runner:
+        outcome = runner.run({"kind": "device", "device": device})
     for line in outcome.lines:
         report.device, report.why, report.torch = line.get("device", ""), line.get("why", ""), line.get("torch", "")
     report.why = report.why or cause(outcome)

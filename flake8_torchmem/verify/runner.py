@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from flake8_torchmem.verify.processes import CAN_COPY, Nursery, Process, Spawned
 
 # What a program needs of the environment to find Python, libraries, devices and folders. Nothing else goes along: no tokens, no keys.
 KEPT = (
@@ -23,11 +21,7 @@ KEPT = (
     "XDG_CACHE_HOME", "USER",
 )  # fmt: skip
 FIXED = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-MARK = "TORCHMEM_RUN"  # in the environment of all that a run starts, so that it is found again
 INTERRUPTED = "interrupted"
-HERE = str(Path(__file__).resolve().parents[2])
-# Neither the folder of the run nor that of `child` is where a program's modules are looked for.
-CHILD = "import sys; sys.path[0] = sys.argv[1]; from flake8_torchmem.verify.child import main; del sys.path[0]; main(sys.argv[2])"
 TAIL = 4_096  # bytes of what a program prints that are kept
 PIECE = 65_536  # bytes that are read at once
 PATIENCE = 5.0  # seconds for the last of its output
@@ -66,72 +60,97 @@ class Outcome:
 
 
 class Runner:
-    """Runs jobs, from as many threads as there are, within limits.
+    """Runs jobs, from as many threads as there are, within limits. It is to be left as a context.
 
     Attributes:
         limits: of each process.
         stopped: whether `stop` was called.
+
+    Args:
+        limits: see above.
+        device: on which programs run. Processes that use a real one cannot be copies of another.
+        own_environment: programs get all of this process's environment, as a user's own script needs.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, device: str, own_environment: bool = False) -> None:
         self.limits = limits
         self.stopped = False
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._copies = device == "virtual" and CAN_COPY
+        self._environment = {name: value for name, value in os.environ.items() if own_environment or name in KEPT} | FIXED
+        self._running: dict[int, Process] = {}
+        self._idle: list[Nursery] = []
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        while self._idle:
+            self._idle.pop().close()
 
     def stop(self) -> None:
         """End what runs, and run nothing more: each job that is under way, or asked for later, comes back as interrupted."""
         self.stopped = True
         for process in list(self._running.values()):
-            _kill(process)  # without waiting: this may be a signal's handler, in the middle of a wait
+            process.kill()  # without waiting: this may be a signal's handler, in the middle of a wait
 
-    def run(self, job: Mapping[str, Any], cwd: Path | None = None, own_environment: bool = False) -> Outcome:
+    def run(self, job: Mapping[str, Any], cwd: Path | None = None) -> Outcome:
         """Run a job to its end, or to its limits. What it wrote until then counts.
 
         Args:
             job: as `child` takes it, without where to write.
             cwd: where it runs; by default in an empty folder.
-            own_environment: it gets all of this process's environment, as a user's own script needs.
         """
         if self.stopped:
             return Outcome([], INTERRUPTED)
-        with tempfile.TemporaryDirectory(prefix="torchmem-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix="torchmem-", ignore_cleanup_errors=True) as folder, self._nursery() as nursery:
             orders, output, inner = (Path(folder) / name for name in ("job.json", "output.jsonl", "empty"))
             inner.mkdir()
             orders.write_text(json.dumps({**job, "output": str(output), "memory": self.limits.memory}), "utf-8")
-            mark = uuid.uuid4().hex
-            environment = {name: value for name, value in os.environ.items() if own_environment or name in KEPT}
             end, start = os.pipe()
-            process = subprocess.Popen(  # noqa: S603 - this interpreter
-                [sys.executable, "-c", CHILD, HERE, str(orders)],
-                stdin=subprocess.DEVNULL,
-                stdout=start,
-                stderr=subprocess.STDOUT,
-                cwd=cwd or inner,
-                env={**environment, **FIXED, MARK: mark},
-                start_new_session=True,
-            )
-            os.close(start)
+            try:
+                process: Process | None = nursery.start(orders, start, cwd or inner) if nursery is not None else None
+                if process is None:  # what keeps PyTorch from being imported is told by a process of its own
+                    process = Spawned(orders, start, cwd or inner, self._environment)
+            finally:
+                os.close(start)
             printed = _Tail(end)
-            failure = self._wait(process, mark)
+            failure = self._wait(process)
             printed.end()
             return Outcome(list(_lines(output)), failure, printed.text(), printed.dropped)
 
-    def _wait(self, process: subprocess.Popen[bytes], mark: str) -> str:
-        """Why the process did not end well, in one line; empty if it did. Nothing that it started outlives it."""
-        self._running[process.pid] = process
+    @contextlib.contextmanager
+    def _nursery(self) -> Iterator[Nursery | None]:
+        """A nursery of this thread's alone, if there are any."""
+        if not self._copies:
+            yield None
+            return
+        nursery = self._idle.pop() if self._idle else Nursery(self._environment)
         try:
-            if not self.stopped:  # it may have been between the start and here
-                process.wait(self.limits.seconds)
-        except subprocess.TimeoutExpired:
+            yield nursery
+        finally:
+            if nursery.process.poll() is None:
+                self._idle.append(nursery)
+            else:
+                nursery.close()
+
+    def _wait(self, process: Process) -> str:
+        """Why the process did not end well, in one line; empty if it did. Nothing that it started outlives it."""
+        self._running[id(process)] = process
+        try:
+            if self.stopped:  # between the start and here
+                process.kill()
+            status = process.wait(self.limits.seconds)
+        except TimeoutError:
+            process.kill()
+            process.wait(None)
             return f"stopped after {self.limits.seconds:g} seconds"
         finally:
-            _kill(process)
-            process.wait()
-            del self._running[process.pid]
-            _end_strays(mark)
+            process.kill()
+            del self._running[id(process)]
+            process.end_strays()
         if self.stopped:
             return INTERRUPTED
-        status = process.returncode
         if status == 0:
             return ""
         return f"killed by signal {-status}" if status < 0 else f"exited with {status}"
@@ -168,24 +187,6 @@ class _Tail:
     def text(self) -> str:
         """What was kept."""
         return self._kept.decode("utf-8", "replace")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and its group."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-
-
-def _end_strays(mark: str) -> None:
-    """End what left the group of its run, where the system lists processes with their environments."""
-    wanted = f"{MARK}={mark}".encode()
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if wanted in environment.read_bytes().split(b"\0"):
-                os.kill(int(environment.parent.name), signal.SIGKILL)
 
 
 def _lines(output: Path) -> Iterator[dict[str, Any]]:

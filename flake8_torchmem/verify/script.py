@@ -172,17 +172,16 @@ def _unfixed(left: Left) -> str:
     return f"not measured, as nothing fixes it: {left.reason}"
 
 
-def measure(planned: Plan, report: ScriptReport, device: str, runner: Runner, snapshots: Path | None = None) -> Iterator[None]:
+def measure(planned: Plan, report: ScriptReport, runner: Runner, snapshots: Path | None = None) -> Iterator[None]:
     """Run all that is planned, in the environment of this process, and fill the report. Yields after each run.
 
     Args:
         planned: what to run.
-        report: to be filled.
-        device: auto, cuda or virtual.
+        report: to be filled, with the device.
         runner: of the processes.
         snapshots: a folder for the allocator's history of each run; None: they are not wanted.
     """
-    runs = _Runs(planned.script, device, runner, report, snapshots)
+    runs = _Runs(planned.script, runner, report, snapshots)
     run, report.failure = runs.run(planned.now, "now")
     if run is not None:
         report.now = runs.figures(run)
@@ -208,9 +207,8 @@ def measure(planned: Plan, report: ScriptReport, device: str, runner: Runner, sn
 class _Runs:
     """Runs versions of a script."""
 
-    def __init__(self, script: Script, device: str, runner: Runner, report: ScriptReport, snapshots: Path | None) -> None:
+    def __init__(self, script: Script, runner: Runner, report: ScriptReport, snapshots: Path | None) -> None:
         self.script = script
-        self.device = device
         self.runner = runner
         self.report = report
         self.snapshots = snapshots
@@ -220,11 +218,9 @@ class _Runs:
         script = self.script
         snapshot = str(self.snapshots.resolve() / f"{script.path.stem}-{name}") if self.snapshots is not None else ""
         job: dict[str, object] = {"kind": "script", "path": str(script.path.resolve()), "source": document.normal, "module": script.module}
-        job |= {"arguments": list(script.arguments), "beats": script.beats, "device": self.device, "snapshot": snapshot}
-        outcome = self.runner.run(job, cwd=Path.cwd(), own_environment=True)
+        job |= {"arguments": list(script.arguments), "beats": script.beats, "device": self.report.device, "snapshot": snapshot}
+        outcome = self.runner.run(job, cwd=Path.cwd())
         for line in outcome.lines:
-            if "device" in line:
-                self.report.device, self.report.why, self.report.torch = line["device"], line["why"], line["torch"]
             if "refused" in line:
                 return None, str(line["refused"])
             if "run" in line:
