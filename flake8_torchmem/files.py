@@ -65,7 +65,7 @@ def _unique(paths: list[str]) -> list[str]:
 def unreadable(path: str, cause: str, line: int | None = None) -> FileError:
     """The entry for a file that could not be checked: one line that names file, line and cause."""
     place = path if line is None else f"{path}:{line}"
-    return FileError(path, f"{place}: {UNREADABLE_FILE.code} [{UNREADABLE_FILE.name}] {' '.join(cause.split())}")
+    return FileError(path, f"{place}: {UNREADABLE_FILE.code} [{UNREADABLE_FILE.name}] {' '.join(cause.split())}", line)
 
 
 def _add_file(path: str, sources: Sources) -> None:

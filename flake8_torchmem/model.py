@@ -78,7 +78,14 @@ class Fix:
 
 @dataclass(frozen=True)
 class FileError:
-    """A file that could not be checked: its path and a one-line cause."""
+    """A file that could not be checked.
+
+    Attributes:
+        path: the file as the caller named it.
+        message: one line that names file, line and cause.
+        line: where the cause is, if that is known.
+    """
 
     path: str
     message: str
+    line: int | None = None

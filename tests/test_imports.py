@@ -57,6 +57,20 @@ def test_torchmem_on_code_that_trains_nothing(tmp_path: Path) -> None:
     assert not loaded(CALL_TORCHMEM, tmp_path) & {"libcst", "rich", "torch"}
 
 
+def test_linting_imports_nothing_that_mends(tmp_path: Path) -> None:
+    bad = {path.parent.name[:5]: str(path) for path in (REPOSITORY / "fixtures").glob("*/bad.py")}
+    lint = f"""
+from flake8_torchmem import check_source, fix_source
+from flake8_torchmem.settings import Settings
+for code, path in {bad}.items():
+    with open(path, "rb") as file:
+        assert code in {{finding.code for finding in check_source(file.read(), path, Settings(select=("TM",)))}}
+"""
+    mending = {"flake8_torchmem.remedies", "flake8_torchmem.analysis.mended"}
+    assert not loaded(lint, tmp_path) & mending
+    assert loaded(f"{lint}fix_source({LEAKY!r})", tmp_path) >= mending
+
+
 def test_linting_never_imports_torch(tmp_path: Path) -> None:
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "torch.py").write_text("raise SystemExit('torch was imported')\n")

@@ -11,6 +11,7 @@ from typing import Any
 from flake8_torchmem.analysis import ir, paths
 
 Facts = frozenset[tuple[str, bool]]
+Spelled = set[tuple[str, bool]]
 STABLE_CALLS = frozenset({"isinstance", "len", "hasattr", "getattr", "bool", "str", "int"})
 CHANGING = re.compile(r"sync|boundary|should|is_last|do_step|ready|finished|done|flag_step", re.I)
 POSITIVE = {"!=": "==", "is not": "is", "not in": "in", ">=": "<", "<=": ">"}
@@ -142,3 +143,8 @@ def once(cond: ir.Expr, arm: bool, loops: tuple[ir.Loop, ...]) -> bool:
     if arm or not loops or not isinstance(cond, ir.Op) or cond.op != "==" or not isinstance(cond.args[1], ir.Const):
         return False
     return isinstance(cond.args[0], ir.Name) and cond.args[0].path in loops[-1].targets
+
+
+def spelled(conds: tuple[tuple[ir.Expr, bool, int], ...]) -> Spelled:
+    """Conditions by what they say, each with its arm."""
+    return {(ir.text(cond), arm) for cond, arm, _ in conds}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
     from flake8_torchmem.analysis.imports.linking import Linked
     from flake8_torchmem.analysis.imports.project import Project
+    from flake8_torchmem.remedies import NoRemedy, Remedy
     from flake8_torchmem.rules.base import Report
 
 
@@ -126,8 +127,6 @@ def _key(code: str, report: Report) -> tuple[object, ...]:
 
 def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
     """What the rules report, and the first failure of one: a rule that fails must not take the others along."""
-    from flake8_torchmem.remedies import NoRemedy
-
     failures: list[Finding] = []
 
     def reports(code: str) -> list[tuple[str, Report]]:
@@ -141,6 +140,8 @@ def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[s
 
     def unmended(code: str, error: Exception) -> list[tuple[str, Report]]:
         """What is found is one thing, what mends it another: that the latter failed must not hide the former."""
+        from flake8_torchmem.remedies import NoRemedy
+
         facts.fixing = False
         found = [(code, replace(report, remedy=NoRemedy(f"what would mend it failed ({error!r})"))) for _, report in reports(code)]
         facts.fixing = True
@@ -151,8 +152,6 @@ def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[s
 
 def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked: Linked) -> Iterator[Finding]:
     """Reports with their places, each place once per rule."""
-    from flake8_torchmem.remedies import Remedy, placed
-
     seen: set[tuple[str, Span]] = set()
     for code, report in found:
         span = slices.locate(report.site) or Span(1, 1, 1, 1)
@@ -162,8 +161,15 @@ def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked
         lines = [_line(site, slices, linked) for site in report.mentions]
         message = report.message.format(*lines) if lines else report.message
         rule = rule_module(code).RULE
-        remedy = placed(report.remedy, slices.locate, slices.unread) if isinstance(report.remedy, Remedy) else report.remedy
+        remedy = _placed(report.remedy, slices) if report.remedy is not None else None
         yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy)
+
+
+def _placed(remedy: Remedy | NoRemedy, slices: Slices) -> Remedy | NoRemedy:
+    """A remedy with its places; linting has none, and never gets here."""
+    from flake8_torchmem.remedies import Remedy, placed
+
+    return placed(remedy, slices.locate, slices.unread) if isinstance(remedy, Remedy) else remedy
 
 
 def _line(site: ir.Site, slices: Slices, linked: Linked) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.gradients.reductions import Reductions
     from flake8_torchmem.analysis.gradients.windows import Window
     from flake8_torchmem.analysis.loading.placement import Placement
+    from flake8_torchmem.analysis.mended import Remedies
     from flake8_torchmem.analysis.retention.outputs import Outputs
     from flake8_torchmem.analysis.retention.retained import Retained
 
@@ -56,6 +57,13 @@ class FileFacts:
     def trains(self) -> bool:
         """Whether a backward, step or clear is anywhere in sight: without one there is nothing to say about gradients."""
         return any(self.summaries.effects(function) for function in self.program.all_functions())
+
+    @cached_property
+    def remedies(self) -> Remedies:
+        """What mends findings; to be asked only when `fixing`."""
+        from flake8_torchmem.analysis.mended import Remedies
+
+        return Remedies(self)
 
     @cached_property
     def budget(self) -> Budget:

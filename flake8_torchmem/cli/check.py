@@ -13,10 +13,11 @@ from flake8_torchmem import check_source
 from flake8_torchmem.analysis.imports.project import Project
 from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, read, selection, settings_of
 from flake8_torchmem.cli.progress import with_progress
-from flake8_torchmem.cli.streams import wants_colour, write_lines
+from flake8_torchmem.cli.reports import Reporting, reporting
 from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
 from flake8_torchmem.model import FileError
-from flake8_torchmem.output import Located, Report, json_report, text
+from flake8_torchmem.output import Located, Report, locate
+from flake8_torchmem.output.details import detailed
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
 from flake8_torchmem.source import SourceError, decode
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
+@reporting
 @selection("Report")
 @click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it.")
 @click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run.")
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 def check(
     paths: tuple[str, ...],
     output_format: str,
+    output_file: str | None,
+    statistics: bool,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     extend_select: tuple[str, ...],
@@ -55,13 +58,16 @@ def check(
     Exits with 0 if all is clean, 1 if there are findings, 2 if a path does not exist or, without findings, if a file
     could not be checked.
     """
+    how = Reporting.of(output_format, output_file, statistics)
     del isolated  # no configuration file is read yet, so every run is isolated
     settings = settings_of(select, ignore, extend_select)
     sources = find_files(paths)
     project = None if no_imports else Project()
     with _checker(settings, project, cache_dir, no_cache) as checker:
         report = _run(sources, checker, stdin_display_name, list_errors=UNREADABLE_FILE.code in settings.enabled_codes())
-    write_lines([json_report.render(report)] if output_format == "json" else text.render(report, wants_colour()))
+    if how.detailed:
+        report = detailed(report, lambda name: read(STDIN if name == stdin_display_name and STDIN in paths else name), settings, project)
+    how.write(report)
     return _status(report, bool(sources.missing), exit_zero)
 
 
@@ -114,5 +120,4 @@ def _check_file(path: str, name: str, checker: Check) -> list[Located] | FileErr
         return unreadable(name, str(error), error.line)
     except OSError as error:
         return cannot("read", name, error)
-    lines = source.split("\n") if findings else []
-    return [Located(finding, lines[finding.span.line - 1]) for finding in findings]
+    return locate(findings, source)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -57,9 +58,15 @@ def settings_of(select: tuple[str, ...], ignore: tuple[str, ...], extend_select:
 def read(path: str) -> bytes:
     """The bytes of a file, or of standard input."""
     if path == STDIN:
-        return sys.stdin.buffer.read() if sys.stdin is not None else b""
+        return b"" if sys.stdin is None else _all_of(sys.stdin)
     with open(path, "rb") as file:
         return file.read()
+
+
+@lru_cache(maxsize=1)
+def _all_of(stream: TextIO) -> bytes:
+    """What a stream holds: it can be read once, and is asked for again by reports that show code."""
+    return stream.buffer.read()
 
 
 def cannot(verb: str, name: str, error: OSError) -> FileError:

@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from flake8_torchmem.source import SourceError
 
 if TYPE_CHECKING:
     from flake8_torchmem.settings import Settings
-    from flake8_torchmem.verify.fixtures import Fixture
+    from flake8_torchmem.verify.fixtures import Fixture, Report
     from flake8_torchmem.verify.runner import Limits, Runner
     from flake8_torchmem.verify.script import Script
 
@@ -51,6 +52,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--device", type=click.Choice(["auto", "cuda", "virtual"]), default="auto", show_default=True, help="Where to run.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Fixtures: write plots to a page.")
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Fixtures: write all figures to a table.")
 @click.option(
     "--snapshot",
     "snapshots",
@@ -71,6 +73,7 @@ def verify(
     device: str,
     output_format: str,
     page: Path | None,
+    record: Path | None,
     snapshots: Path | None,
     jobs: int | None,
     beats: int,
@@ -97,6 +100,8 @@ def verify(
     from flake8_torchmem.verify.runner import Limits
     from flake8_torchmem.verify.script import Script
 
+    if record is not None:
+        _require_place(record, whole=module is None and target is not None and target.is_dir())
     limits = Limits(timeout, memory_limit)
     settings = settings_of(select, ignore, extend_select)
     if module is not None:
@@ -108,7 +113,16 @@ def verify(
     if target.is_file():
         script = Script(target, None, arguments, beats)
         return _script(script, device, output_format, gpu_memory, snapshots, limits, settings)
-    return _fixtures(target, device, output_format, page, snapshots, jobs or os.cpu_count() or 1, limits, settings)
+    return _fixtures(target, device, output_format, page, record, snapshots, jobs or os.cpu_count() or 1, limits, settings)
+
+
+def _require_place(record: Path, whole: bool) -> None:
+    """The table can be written at the end: minutes of measuring must not be lost."""
+    if not whole:
+        raise click.UsageError("--record takes the figures of a folder of fixtures")
+    folder = record.resolve().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.UsageError(f"--record: {folder} is no folder that can be written to")
 
 
 def _file_of(module: str) -> Path:
@@ -121,7 +135,15 @@ def _file_of(module: str) -> Path:
 
 
 def _fixtures(
-    folder: Path, device: str, output_format: str, page: Path | None, snapshots: Path | None, jobs: int, limits: Limits, settings: Settings
+    folder: Path,
+    device: str,
+    output_format: str,
+    page: Path | None,
+    record: Path | None,
+    snapshots: Path | None,
+    jobs: int,
+    limits: Limits,
+    settings: Settings,
 ) -> int:
     from flake8_torchmem.verify import fixtures, report
     from flake8_torchmem.verify.runner import Runner
@@ -149,7 +171,19 @@ def _fixtures(
         return INTERRUPTED
     if not result.device:
         return FAILURE
+    if record is not None:
+        _record(result, record)
     return FINDINGS if any(row.verdict.verdict.value == "REFUTED" for row in result.rows) else CLEAN
+
+
+def _record(result: Report, file: Path) -> None:
+    from flake8_torchmem.verify.record import OtherDeviceError, write
+
+    try:
+        changed = write(result, file, datetime.now(timezone.utc).date().isoformat())
+    except (OSError, OtherDeviceError) as error:
+        raise click.ClickException(f"{file}: {error}") from error
+    click.echo(f"{file}: {'written' if changed else 'the figures are those that it holds'}", err=True)
 
 
 def _script(

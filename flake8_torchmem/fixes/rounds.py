@@ -83,6 +83,21 @@ class Rounds:
         outcome.left = list(self._left(outcome.document, findings))
         return outcome
 
+    def alone(self, document: Document, findings: list[Finding], finding: Finding, syntax: Syntax) -> Document:
+        """The document after the fix of one finding, and of what that one brings.
+
+        Args:
+            document: the file.
+            findings: all that is found in it.
+            finding: the one to mend.
+            syntax: of the document.
+
+        Raises:
+            Refused: it cannot be mended so, and why.
+        """
+        after, now, _ = self._checked(document, findings, [plan(finding, syntax)])
+        return self._tidied(document, after, now)[0]
+
     def _tidied(self, before: Document, after: Document, findings: list[Finding]) -> tuple[Document, list[Finding]]:
         """The document without imports that were of use before and are no longer."""
         try:

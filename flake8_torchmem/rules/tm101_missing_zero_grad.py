@@ -66,7 +66,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.gradients.mending import Clears
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
@@ -99,7 +98,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 " so every step uses the sum of all batches so far",
                 _help(facts, seen, step),
                 mentions=(step.site,),
-                remedy=Clears(facts, seen).missing_clear(backward, owner, step) if facts.fixing else None,
+                remedy=facts.remedies.clears(seen).missing_clear(backward, owner, step) if facts.fixing else None,
             )
 
 

@@ -62,7 +62,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.gradients.mending import Clears
 from flake8_torchmem.analysis.gradients.owners import spoken
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
@@ -94,5 +93,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 f" {spoken(step)} steps with nothing and does not learn",
                 "clear before the backward, or after the step",
                 mentions=(step.site,),
-                remedy=Clears(facts, seen).clear_between(verdict.cause, step) if facts.fixing else None,
+                remedy=facts.remedies.clears(seen).clear_between(verdict.cause, step) if facts.fixing else None,
             )

@@ -67,7 +67,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.gradients.owners import spoken
-from flake8_torchmem.analysis.gradients.reordering import Backwards
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
@@ -98,5 +97,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
             f"{spoken(step)} steps before this turn's backward on line {{0}}: it uses empty gradients, or those of the last turn",
             "step after the backward: zero_grad, forward, backward, step",
             mentions=(verdict.cause.site,),
-            remedy=Backwards(facts, seen).late_backward(verdict.cause, step) if facts.fixing else None,
+            remedy=facts.remedies.backwards(seen).late_backward(verdict.cause, step) if facts.fixing else None,
         )

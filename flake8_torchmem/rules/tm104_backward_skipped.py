@@ -67,7 +67,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.gradients.owners import spoken
-from flake8_torchmem.analysis.gradients.reordering import Backwards
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
@@ -95,5 +94,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
             step,
             f"the turn that reaches this step of {spoken(step)} never back-propagates its loss: that micro-batch is dropped",
             "call backward on every micro-batch, outside of the branch that decides whether to step",
-            remedy=Backwards(facts, seen).skipped(step, verdict.cause) if facts.fixing else None,
+            remedy=facts.remedies.backwards(seen).skipped(step, verdict.cause) if facts.fixing else None,
         )

@@ -65,9 +65,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.gradients.mending import Clears
+from flake8_torchmem.analysis.conditions import spelled
 from flake8_torchmem.analysis.gradients.owners import spoken
-from flake8_torchmem.analysis.gradients.places import spelled
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule, report_at
 
@@ -97,7 +96,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 f"the gradients of {spoken(waiting)} are cleared with every micro-batch, but the step (line {{0}}) runs only once per"
                 " window: all micro-batches but the last are lost"
             )
-            found = Clears(facts, seen).wiped(wipes) if facts.fixing else None
+            found = facts.remedies.clears(seen).wiped(wipes) if facts.fixing else None
             yield report_at(seen, zero, message, "clear only after the step, under the same condition", (waiting.site,), found)
 
 

@@ -69,7 +69,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.gradients.owners import spoken
-from flake8_torchmem.analysis.gradients.rescaling import divided
 from flake8_torchmem.analysis.gradients.scaling import Fault, faults
 from flake8_torchmem.analysis.gradients.windows import spelled
 from flake8_torchmem.model import Safety, Severity
@@ -101,7 +100,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
             f"write `(loss / {size.strip('`')}).backward()`, and log the undivided loss",
             Severity.WARNING if fault.adaptive else None,
             mentions=(fault.window.step.site,),
-            remedy=divided(fault, facts) if facts.fixing else None,
+            remedy=facts.remedies.divided(fault) if facts.fixing else None,
         )
 
 

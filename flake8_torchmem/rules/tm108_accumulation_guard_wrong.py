@@ -66,7 +66,6 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.gradients.owners import spoken
-from flake8_torchmem.analysis.gradients.rescaling import rephased
 from flake8_torchmem.analysis.gradients.windows import Fires, Window, spelled
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -92,9 +91,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for window in facts.windows:
         found = _wrong(window)
         if found is not None:
-            yield Report(
-                window.site, found, _help(window), mentions=(window.step.site,), remedy=rephased(window, facts) if facts.fixing else None
-            )
+            mended = facts.remedies.rephased(window) if facts.fixing else None
+            yield Report(window.site, found, _help(window), mentions=(window.step.site,), remedy=mended)
 
 
 def _wrong(window: Window) -> str | None:

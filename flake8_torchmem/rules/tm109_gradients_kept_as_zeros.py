@@ -67,7 +67,6 @@ from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.remedies import DropArgument, remedy
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
@@ -97,11 +96,12 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         for event in function.events() if not is_unit_test(function) else ():
             if isinstance(event, ir.Zero) and event.call is not None and _leaves_zeros(event.call) and not _read(function, event):
+                safety = _safety(facts, function) if facts.fixing else None
                 yield Report(
                     event.call.site,
                     "gradients are set to zero and keep their memory through the next forward",
                     "drop the argument: `zero_grad()` sets gradients to None",
-                    remedy=remedy(DropArgument(event.call.site, "set_to_none", 0), safety=_safety(facts, function), doubt=READ),
+                    remedy=facts.remedies.without_argument(event.call.site, "set_to_none", 0, safety, READ) if facts.fixing else None,
                 )
 
 

@@ -77,7 +77,6 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.gradients.clipping import Clipping, Misplaced
-from flake8_torchmem.analysis.gradients.rescaling import clipped
 from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -104,7 +103,8 @@ def check(facts: FileFacts) -> Iterator[Report]:
         clipping = Clipping(facts, function)
         for found in clipping.misplaced():
             message, help_, mentions = _said(found)
-            yield Report(found.clip.site, message, help_, mentions=mentions, remedy=clipped(found, clipping) if facts.fixing else None)
+            mended = facts.remedies.clipped(found, clipping) if facts.fixing else None
+            yield Report(found.clip.site, message, help_, mentions=mentions, remedy=mended)
 
 
 def _said(found: Misplaced) -> tuple[str, str, tuple[ir.Site, ...]]:

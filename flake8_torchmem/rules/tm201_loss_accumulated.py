@@ -78,7 +78,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention.mending import Mending
 from flake8_torchmem.analysis.retention.retained import accumulates
 from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.model import Safety, Severity
@@ -105,7 +104,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
     """Sums that outlive the turn and take up tensors with graph, directly or through a meter of the file."""
     for found in facts.retained:
         if found.growth.kind == "sum":
-            mended = Mending(facts, found.function).summed(found.growth) if facts.fixing else None
+            mended = facts.remedies.mending(found.function).summed(found.growth) if facts.fixing else None
             yield _report(found.growth.event.site, f"`{found.growth.place}`", found.freed, mended)
     yield from _meters(facts)
 
@@ -132,5 +131,5 @@ def _meters(facts: FileFacts) -> Iterator[Report]:
             if kept:
                 freed = not event.ctx.loops or facts.effect_in(event.ctx.loops[-1], function, "backward")
                 place = f"`{callee.owner.name}.{callee.name}`" + (f" in {callee.file.name}" if callee.file.linked else "")
-                mended = Mending(facts, function).given(event, kept, callee, summed=True) if facts.fixing else None
+                mended = facts.remedies.mending(function).given(event, kept, callee, summed=True) if facts.fixing else None
                 yield _report(event.site, place, freed, mended)

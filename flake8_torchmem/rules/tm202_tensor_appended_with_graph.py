@@ -75,7 +75,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention.mending import Mending
 from flake8_torchmem.analysis.retention.retained import comprehensions
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -101,10 +100,10 @@ def check(facts: FileFacts) -> Iterator[Report]:
     """Growing containers that take up tensors with graph."""
     for found in facts.retained:
         if found.growth.kind not in ("sum", "cat"):
-            mended = Mending(facts, found.function).grown(found.growth) if facts.fixing else None
+            mended = facts.remedies.mending(found.function).grown(found.growth) if facts.fixing else None
             yield _report(found.growth.event.site, found.growth.place, found.freed, mended)
     for function, comprehension, event in comprehensions(facts):
-        mended = Mending(facts, function).comprehended(comprehension, event) if facts.fixing else None
+        mended = facts.remedies.mending(function).comprehended(comprehension, event) if facts.fixing else None
         yield _report(comprehension.site or event.site, "the list", False, mended)
 
 

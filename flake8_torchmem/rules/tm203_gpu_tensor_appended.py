@@ -71,7 +71,6 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.loading.placement import Place
 from flake8_torchmem.analysis.retention.collected import collected
-from flake8_torchmem.analysis.retention.collected_mending import moved
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -99,5 +98,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 found.site,
                 f"`{found.place}` keeps the model's output of every batch on the device",
                 "store `.cpu()` of it: the device then holds the output of one batch; move the whole back where it is needed there",
-                remedy=moved(facts, found) if facts.fixing else None,
+                remedy=facts.remedies.moved(found) if facts.fixing else None,
             )

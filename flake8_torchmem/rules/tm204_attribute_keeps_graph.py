@@ -81,15 +81,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.retention import buffers
-from flake8_torchmem.analysis.retention.mending import Mending, stored
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.remedies import NoRemedy, Remedy
 
 RULE = Rule(
     code="TM204",
@@ -110,23 +107,15 @@ def check(facts: FileFacts) -> Iterator[Report]:
     for kept in buffers.in_place(facts):
         stays = "graph nodes stay in host memory" if kept.freed else "all activations stay, also of rows that were overwritten"
         message = f"`{kept.place}` becomes part of the autograd graph of every turn that writes to it: {stays}"
-        yield Report(kept.event.site, message, HELP, remedy=_mended(facts, kept))
+        yield Report(kept.event.site, message, HELP, remedy=facts.remedies.kept(kept) if facts.fixing else None)
     for kept in buffers.bounded(facts):
         message = f"`{kept.place}` holds as many autograd graphs, with all activations, as it is long"
-        yield Report(kept.event.site, message, HELP, remedy=_mended(facts, kept))
+        yield Report(kept.event.site, message, HELP, remedy=facts.remedies.kept(kept) if facts.fixing else None)
     for kept in buffers.recorded(facts):
         stays = "backward freed the activations, its nodes stay in host memory" if kept.freed else "all activations of every turn stay"
         message = f"`{kept.place}` keeps the tensor with its autograd graph: {stays}"
-        yield Report(kept.event.site, message, HELP, remedy=_mended(facts, kept))
+        yield Report(kept.event.site, message, HELP, remedy=facts.remedies.kept(kept) if facts.fixing else None)
     for step, event, key in buffers.epoch_end(facts):
         message = f"Lightning keeps `{key}` with its autograd graph until `training_epoch_end`: output and graph nodes of every batch"
-        yield Report(event.site, message, "return `.detach()` of it", remedy=Mending(facts, step).reported(event) if facts.fixing else None)
-
-
-def _mended(facts: FileFacts, kept: buffers.Kept) -> Remedy | NoRemedy:
-    mending = Mending(facts, kept.function)
-    callee = facts.bindings.callee(kept.event.call, kept.function) if isinstance(kept.event, ir.Invoke) else None
-    if isinstance(kept.event, ir.Invoke) and callee is not None and kept.param:
-        return mending.given(kept.event, [(kept.param, kept.value)], callee, summed=False)
-    queue = isinstance(kept.event, ir.Store) and kept.event.kind == "append"
-    return mending.detached(stored(kept.event), sure=not queue)
+        mended = facts.remedies.mending(step).reported(event) if facts.fixing else None
+        yield Report(event.site, message, "return `.detach()` of it", remedy=mended)

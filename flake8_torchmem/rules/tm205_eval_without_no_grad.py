@@ -88,7 +88,6 @@ from flake8_torchmem.analysis.retention.evaluation import (
     proves_no_grad,
     runs,
 )
-from flake8_torchmem.analysis.retention.guarding import without_gradients
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
 
@@ -127,7 +126,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     forward.site,
                     f"forward with gradients on {where} that never back-propagates: the activations of each batch are kept for nothing",
                     "put the loop under `with torch.no_grad():`, or decorate the function with `@torch.no_grad()`",
-                    remedy=without_gradients(facts, function, loop, forward) if facts.fixing else None,
+                    remedy=facts.remedies.guarded(function, loop, forward) if facts.fixing else None,
                 )
 
 

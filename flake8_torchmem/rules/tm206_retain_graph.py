@@ -62,7 +62,6 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.retention.reuse import graph_is_reused
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.remedies import DropArgument, remedy
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     event.site,
                     "`retain_graph=True` keeps the activations until the graph is rebuilt, and nothing back-propagates through it again",
                     "drop the argument",
-                    remedy=remedy(DropArgument(event.site, _keyword(event.call), 1)),
+                    remedy=facts.remedies.without_argument(event.site, _keyword(event.call), 1) if facts.fixing else None,
                 )
 
 

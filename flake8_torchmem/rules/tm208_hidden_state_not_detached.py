@@ -76,7 +76,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.retention.detaching import detached
 from flake8_torchmem.analysis.retention.recurrence import Carried, Recurrence, retains
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -103,7 +102,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
         for carried in Recurrence(facts, function).carried():
             mentions = (carried.backward.site,) if carried.backward is not None else ()
             message = f"`{carried.state}` {_consequence(carried)}"
-            fix = detached(facts, function, carried) if facts.fixing else None
+            fix = facts.remedies.detached(function, carried) if facts.fixing else None
             yield Report(carried.event.site, message, _help(carried), mentions=mentions, remedy=fix, tentative=not carried.seen)
 
 

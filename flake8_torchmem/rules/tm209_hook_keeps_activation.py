@@ -81,7 +81,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.retention import hook_mending
 from flake8_torchmem.analysis.retention.hook_growth import grows, in_use, trains, unremoved
 from flake8_torchmem.analysis.retention.hooks import Kept, kept
 from flake8_torchmem.model import Safety, Severity
@@ -108,15 +107,13 @@ def check(facts: FileFacts) -> Iterator[Report]:
     """Hooks whose places grow, and hooks that pile up."""
     for found in kept(facts):
         if grows(facts, found):
-            yield replace(
-                _report(facts, found, hook_mending.kept(facts, found) if facts.fixing else None), tentative=not in_use(facts, found)
-            )
+            yield replace(_report(facts, found, facts.remedies.let_go(found) if facts.fixing else None), tentative=not in_use(facts, found))
     for function, event, loop in unremoved(facts):
         yield Report(
             event.site,
             "every batch registers one hook more on the same module: all of them run with each forward, and none is ever removed",
             "register it once before the loop, or keep the handle and call `remove()` at the end of the turn",
-            remedy=hook_mending.registered(function, event, loop) if facts.fixing else None,
+            remedy=facts.remedies.unregistered(function, event, loop) if facts.fixing else None,
         )
 
 

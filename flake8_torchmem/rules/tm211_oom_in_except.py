@@ -73,7 +73,6 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.retention.oom import attempts, handlers, stored
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.remedies import LeaveHandler, NoRemedy, remedy
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
@@ -102,13 +101,14 @@ def check(facts: FileFacts) -> Iterator[Report]:
             if again is not None:
                 first = next(event for event in handler.events if event is again or _empties_cache(event))
                 mentions = () if first is again else (again.site,)
-                yield Report(first.site, _message(first, again), HELP, mentions=mentions, remedy=remedy(LeaveHandler(again.site)))
+                after = facts.remedies.after_handler(again.site) if facts.fixing else None
+                yield Report(first.site, _message(first, again), HELP, mentions=mentions, remedy=after)
             for event in stored(facts, handler):
                 yield Report(
                     event.site,
                     f"`{event.place}` keeps the out-of-memory error, and with it the failed attempt's tensors, while the loop tries on",
                     "keep `str(error)`, or a flag",
-                    remedy=NoRemedy("what reads the error later may need more of it than its text"),
+                    remedy=facts.remedies.none("what reads the error later may need more of it than its text") if facts.fixing else None,
                 )
 
 

@@ -76,7 +76,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.retention.copying import copied
 from flake8_torchmem.analysis.retention.kept_weights import kept_by_objects
 from flake8_torchmem.analysis.retention.snapshots import Held, Snapshots, Stale
 from flake8_torchmem.model import Safety, Severity
@@ -110,24 +109,24 @@ def check(facts: FileFacts) -> Iterator[Report]:
             origin = found.held.origin
             if origin not in reported and (origin.ctx.loops or found.held.place not in in_loops):
                 reported.add(origin)
-                yield _read_later(found, any(other.goes_on for other in stale if other.held.origin is origin))
+                goes_on = any(other.goes_on for other in stale if other.held.origin is origin)
+                yield _read_later(found, facts.remedies.copied(found.held, goes_on) if facts.fixing else None)
         for kept in kept_by_objects(facts, snapshots):
             if kept.held.origin not in reported:
                 reported.add(kept.held.origin)
                 mentions = (kept.restored.site,) if kept.restored is not None else ()
                 end = ", and loading it back in line {0} does nothing" if mentions else ""
                 goes_on = kept.restored is not None and (function.name == "__init__" or kept.swapped)
-                yield _report(
-                    kept.held, f"every later step changes it{end}", mentions, copied(kept.held, goes_on) if facts.fixing else None
-                )
+                mended = facts.remedies.copied(kept.held, goes_on) if facts.fixing else None
+                yield _report(kept.held, f"every later step changes it{end}", mentions, mended)
 
 
-def _read_later(found: Stale, goes_on: bool) -> Report:
+def _read_later(found: Stale, mended: Remedy | NoRemedy | None) -> Report:
     """What has changed it, and where it is read all the same."""
     change = found.held.changed
     mentions = (change.site, found.read.site) if change is not None else ()
     end = "loading it back in line {1} does nothing" if found.restores else "line {1} gets the newest weights, not these"
-    return _report(found.held, f"line {{0}} changes it, and {end}", mentions, copied(found.held, goes_on))
+    return _report(found.held, f"line {{0}} changes it, and {end}", mentions, mended)
 
 
 def _report(held: Held, consequence: str, mentions: tuple[ir.Site, ...], mended: Remedy | NoRemedy | None) -> Report:

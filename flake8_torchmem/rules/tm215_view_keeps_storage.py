@@ -65,7 +65,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis.retention.collected_mending import cloned
 from flake8_torchmem.analysis.retention.views import views
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -93,5 +92,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
             found.site,
             f"`{found.place}` keeps a view of every batch's output, and with it the storage of the whole output",
             "store `.clone()` of the part, or `.cpu()` of it where it lives on a device",
-            remedy=cloned(facts, found) if facts.fixing else None,
+            remedy=facts.remedies.cloned(found) if facts.fixing else None,
         )

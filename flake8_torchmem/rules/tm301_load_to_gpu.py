@@ -74,7 +74,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.loading.mending import onto_host
 from flake8_torchmem.analysis.retention.checkpoints import alive_at_work, is_checkpoint, load_without_location
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -108,5 +107,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     "`torch.load` puts the checkpoint on the device it was saved from,"
                     f" and `{event.place}` holds it there while the program goes on",
                     'load with `map_location="cpu"`, or `del` it once it is loaded',
-                    remedy=onto_host(facts, function, event, call) if facts.fixing else None,
+                    remedy=facts.remedies.onto_host(function, event, call) if facts.fixing else None,
                 )

@@ -72,7 +72,6 @@ from flake8_torchmem.analysis.loading.loaders import loaders
 from flake8_torchmem.analysis.loading.workers import leaves_host
 from flake8_torchmem.analysis.retention.evaluation import is_unit_test
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.remedies import SetArgument, remedy
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
@@ -106,5 +105,5 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 "these batches move to a device (line {0}) from memory that is not pinned: the transfer waits for one more copy",
                 "add `pin_memory=True`, and `non_blocking=True` where the batch is moved",
                 mentions=(move.site,),
-                remedy=remedy(SetArgument(loader.call.site, "pin_memory", "True")),
+                remedy=facts.remedies.with_argument(loader.call.site, "pin_memory", "True") if facts.fixing else None,
             )

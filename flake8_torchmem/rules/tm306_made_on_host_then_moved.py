@@ -74,7 +74,6 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.loading.devices import RANDOM, is_transfer, made_by_factory
-from flake8_torchmem.analysis.loading.mending import made_there
 from flake8_torchmem.analysis.retention.evaluation import forwards, goes_over_data, is_unit_test
 from flake8_torchmem.model import Safety, Severity
 from flake8_torchmem.rules.base import Report, Rule
@@ -109,7 +108,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 event.site,
                 f"with every turn, `{factory}` fills host memory that is then copied to {way}{note}",
                 f"write `{factory}(..., device=...)`: it is made where it is needed" + (", with other numbers" if random else ""),
-                remedy=made_there(facts, function, event.call, made) if facts.fixing else None,
+                remedy=facts.remedies.made_there(function, event.call, made) if facts.fixing else None,
             )
 
 

@@ -69,7 +69,6 @@ from typing import TYPE_CHECKING
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.retention.evaluation import is_batch_loop
 from flake8_torchmem.model import Safety, Severity
-from flake8_torchmem.remedies import Remove, remedy
 from flake8_torchmem.rules.base import Report, Rule
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
                     event.site,
                     "the cache is emptied with every batch: each turn pays for synchronising and for allocating anew what the cache held",
                     "remove the call, or run it once per epoch",
-                    remedy=remedy(Remove(event.site, unasked=True)),
+                    remedy=facts.remedies.removed(event.site) if facts.fixing else None,
                 )
 
 

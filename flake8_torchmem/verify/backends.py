@@ -12,6 +12,7 @@ import torch
 from flake8_torchmem.verify.ledger import OWN, Ledger, key_of
 from flake8_torchmem.verify.probe import Backend, Probe
 from flake8_torchmem.verify.refusal import RefusedError
+from flake8_torchmem.verify.series import STAND_IN
 from flake8_torchmem.verify.standin import stand_in
 
 HISTORY = 100_000  # allocations and frees that the allocator remembers for a snapshot
@@ -22,6 +23,7 @@ class VirtualBackend:
     """The stand-in device: exact bytes, no time and no caching allocator."""
 
     name = "virtual"
+    title = STAND_IN
     exact = True
 
     def __init__(self) -> None:
@@ -76,6 +78,7 @@ class CudaBackend:
         if torch.cuda.get_allocator_backend() != "native":
             raise RefusedError("the allocator is not PyTorch's own (cudaMallocAsync): it does not say what was asked for")
         self.snapshot: Path | None = None
+        self.title: str = torch.cuda.get_device_name()
 
     @contextmanager
     def running(self, probe: Probe) -> Iterator[None]:

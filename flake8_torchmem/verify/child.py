@@ -67,7 +67,7 @@ def _run(job: dict[str, Any], say: Say) -> None:
     except RefusedError as error:
         say({"refused": str(error)})
         return
-    say({"device": backend.name, "why": why, "torch": torch.__version__, "exact": backend.exact})
+    say({"device": backend.name, "name": backend.title, "why": why, "torch": torch.__version__, "exact": backend.exact})
     if job["kind"] != "device":  # which is answered by now
         KINDS_OF_JOBS[job["kind"]](job, backend, say)
 

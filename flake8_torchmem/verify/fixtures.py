@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flake8_torchmem.verify.runner import Limits, Outcome, Runner
-from flake8_torchmem.verify.series import Run
+from flake8_torchmem.verify.series import STAND_IN, Run
 from flake8_torchmem.verify.verdict import JUDGES, Finding, Twins, Verdict, judge
 
 if sys.version_info >= (3, 11):
@@ -91,6 +91,7 @@ class Report:
 
     rows: list[Row] = field(default_factory=list)
     device: str = ""
+    name: str = ""
     why: str = ""
     torch: str = ""
 
@@ -134,12 +135,13 @@ def device_of(limits: Limits, device: str) -> Report:
         device: auto, cuda or virtual.
     """
     if device == "virtual":  # it is everywhere
-        return Report(device=device, why="as asked for", torch=importlib.metadata.version("torch"))
+        return Report(device=device, name=STAND_IN, why="as asked for", torch=importlib.metadata.version("torch"))
     report = Report()
     with Runner(limits, device) as runner:
         outcome = runner.run({"kind": "device", "device": device})
     for line in outcome.lines:
         report.device, report.why, report.torch = line.get("device", ""), line.get("why", ""), line.get("torch", "")
+        report.name = line.get("name", "")
     report.why = report.why or cause(outcome)
     return report
 

@@ -29,11 +29,13 @@ class Backend(Protocol):
 
     Attributes:
         name: cuda or virtual.
+        title: the device's own name.
         exact: bytes are counted one by one, so that two runs of a program are alike to the last.
         snapshot: where to save the allocator's history at the end of a run, for PyTorch's viewer; None: nowhere.
     """
 
     name: str
+    title: str
     exact: bool
     snapshot: Path | None
 

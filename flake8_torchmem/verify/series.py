@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+STAND_IN = "stand-in"  # the name of the device that is none
 STEP, FORWARD, TURN = "step", "forward", "turn"
 KINDS = (STEP, FORWARD, TURN)  # a beat is a step of an optimizer, else a call of a module from outside, else what the fixture says
 

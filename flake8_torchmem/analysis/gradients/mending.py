@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.conditions import spelled
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.gradients.observations import Wipe
-from flake8_torchmem.analysis.gradients.places import READS_GRADIENT, SPELLED, Places, conds_of, own_loop, spelled
+from flake8_torchmem.analysis.gradients.places import READS_GRADIENT, SPELLED, Places, conds_of, own_loop
 from flake8_torchmem.remedies import Insert, Move, NoRemedy, Remedy, Remove, remedy
 
 ELSEWHERE = NoRemedy("the optimizer has no name, or cannot clear, where the gradients are added")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.conditions import Spelled, spelled
 from flake8_torchmem.analysis.gradients.clipping import CLIPS_IN_PLACE
 from flake8_torchmem.analysis.gradients.observations import Observations
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 SPELLED = re.compile(r"^[A-Za-z_][\w.]*(?:\[(?:'[^'\[\]]*'|\d+)\])*(?:\(\))?$")
 READS_GRADIENT = re.compile(r"\.grad(?:$|[.\[])")
-Conds = set[tuple[str, bool]]
 
 
 class Places:
@@ -153,14 +153,9 @@ def _targets(loop: ir.Loop, event: ir.Event) -> bool:
     return own_loop(event) is loop
 
 
-def conds_of(event: ir.Event) -> Conds:
+def conds_of(event: ir.Event) -> Spelled:
     """The conditions that an event stands under, as they are spelled."""
     return spelled(event.ctx.conds)
-
-
-def spelled(conds: tuple[tuple[ir.Expr, bool, int], ...]) -> Conds:
-    """Conditions by what they say, each with its arm."""
-    return {(ir.text(cond), arm) for cond, arm, _ in conds}
 
 
 def binds(events: list[ir.Event], read: set[str]) -> bool:
