@@ -380,7 +380,7 @@ def test_a_shipped_fixture_reads_as_text(done: Started) -> None:
     assert "2,048 bytes per forward" in result.out
     assert "executes" in result.err
     page = (folder / "page.html").read_text("utf-8")
-    assert "<svg" in page or "data:image/png" in page
+    assert '<svg class="torchmem-plot"' in page
 
 
 def test_a_script_with_arguments_that_evaluates_before_it_trains(done: Started) -> None:
@@ -429,5 +429,5 @@ def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path) -> None:
 def test_linting_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(SCRIPT, "utf-8")
     code = "import sys; from flake8_torchmem import check_source; check_source(open('train.py').read(), 'train.py')"
-    code += "; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    code += "; assert 'torch' not in sys.modules"
     assert run([str(SCRIPTS / "python"), "-c", code], tmp_path).status == 0
