@@ -16,7 +16,7 @@ from flake8_torchmem.output import FORMATS
 from flake8_torchmem.output.text import printable
 from flake8_torchmem.settings import Settings, SettingsError
 
-CLEAN, FINDINGS, FAILURE = 0, 1, 2
+CLEAN, FINDINGS, FAILURE, INTERRUPTED = 0, 1, 2, 130
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
