@@ -52,7 +52,7 @@ def _row(row: Row, exact: bool) -> dict[str, Any]:
 def _kind(runs: Iterable[Run]) -> str:
     """The kind of beats that both programs have, empty where they have none in common."""
     both = list(runs)
-    return next((kind for kind in KINDS if len(both) == 2 and all(len(run.samples[kind]) > WARM_UP for run in both)), "")
+    return next((kind for kind in KINDS if len(both) == 2 and all(run.samples[kind] for run in both)), "")
 
 
 def _shown(effect: str, kind: str, bad: Run, fixed: Run) -> tuple[str, list[list[float]]]:
