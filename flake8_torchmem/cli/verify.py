@@ -13,7 +13,7 @@ import click
 
 from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, selection, settings_of
 from flake8_torchmem.cli.progress import bar
-from flake8_torchmem.cli.streams import wants_colour, write_lines
+from flake8_torchmem.cli.streams import wants_colour, write_file, write_lines
 from flake8_torchmem.source import SourceError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _fixtures(
     if page is not None:
         from flake8_torchmem.verify.page import render
 
-        page.write_text("\n".join(render(result)), "utf-8")
+        write_file(str(page), render(result))
     if not result.device:
         return FAILURE
     if record is not None:

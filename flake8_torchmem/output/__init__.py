@@ -24,8 +24,9 @@ FORMATS = {
     "gitlab": "gitlab",
     "sarif": "sarif",
     "junit": "junit",
+    "html": "html_report",
 }
-DETAILED = frozenset({"sarif"})  # show the code and its fixes: files with findings are read and planned for once more
+DETAILED = frozenset({"sarif", "html"})  # show the code and its fixes: files with findings are read and planned for once more
 COUNTING = frozenset({"text", "json"})  # have room for `--statistics`
 
 

@@ -62,11 +62,12 @@ def excerpt(line: str, finding: Finding) -> tuple[str, str]:
     last = min(len(line), first + _WIDEST)
     end = max(start, min(end, last))
     lead, trail = "..." if first else "", "..." if last < len(line) else ""
-    before, spot, after = lead + _cells(line[first:start]), _cells(line[start:end]), _cells(line[end:last])
+    before, spot, after = lead + cells(line[first:start]), cells(line[start:end]), cells(line[end:last])
     return f"{before}{spot}{after}{trail}".rstrip(), " " * _width(before) + "^" * max(1, _width(spot))
 
 
-def _cells(text: str) -> str:
+def cells(text: str) -> str:
+    """Source text as it is shown: tabs as blanks, nothing that a terminal would obey."""
     return printable(text.replace("\t", " " * _TAB))
 
 

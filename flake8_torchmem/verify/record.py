@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 from flake8_torchmem.verify.fixtures import Report, Row
 from flake8_torchmem.verify.series import KINDS, Run
 from flake8_torchmem.verify.verdict import WARM_UP, rate, slope
+from flake8_torchmem.writing import write_whole
 
 DIGITS = 6  # of what is no count: the rest differs from one processor to the next
 _NUMBERS = re.compile(r"\[\s+([-+.\de,\s]+?)\s+\]")
@@ -128,7 +126,7 @@ def write(report: Report, path: Path, day: str) -> bool:
     new["rules"] = dict(sorted({**left, **new["rules"]}.items()))
     if {**old, "measured": day} == new:
         return False
-    _replace(path.resolve(), as_text(new))
+    write_whole(str(path), as_text(new).encode())
     return True
 
 
@@ -142,18 +140,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _source(document: dict[str, Any]) -> tuple[object, ...]:
     return document.get("name"), f"PyTorch {document.get('torch')}"
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".torchmem-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
