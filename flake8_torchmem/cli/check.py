@@ -6,10 +6,11 @@ from contextlib import closing
 
 import click
 
-from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, selection, settings_of
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, configured
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.reports import Reporting, reporting
 from flake8_torchmem.cli.work import Work, working
+from flake8_torchmem.configuration import Configuration
 from flake8_torchmem.files import STDIN, Sources, find_files, read
 from flake8_torchmem.output import Located, Report
 from flake8_torchmem.output.details import detailed
@@ -18,27 +19,18 @@ from flake8_torchmem.settings import Settings
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@configured("Report", checks=True)
 @reporting
-@selection("Report")
 @working
-@click.option("--isolated", is_flag=True, help="Ignore configuration files: the command line alone decides.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
 def check(
     paths: tuple[str, ...],
-    output_format: str,
+    configuration: Configuration,
     output_file: str | None,
     statistics: bool,
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    extend_select: tuple[str, ...],
-    no_imports: bool,
     no_cache: bool,
-    cache_dir: str | None,
-    jobs: int | None,
     dask: str | None,
-    isolated: bool,
     exit_zero: bool,
     stdin_display_name: str,
 ) -> int:
@@ -47,11 +39,10 @@ def check(
     Exits with 0 if all is clean, 1 if there are findings, 2 if a path does not exist or, without findings, if a file
     could not be checked.
     """
-    how = Reporting.of(output_format, output_file, statistics)
-    del isolated  # no configuration file is read yet, so every run is isolated
-    settings = settings_of(select, ignore, extend_select)
-    sources = find_files(paths)
-    work = Work.of(no_imports, no_cache, cache_dir, jobs, dask)
+    settings = configuration.settings
+    how = Reporting.of(configuration.output_format, output_file, statistics)
+    sources = find_files(paths, configuration.exclusions)
+    work = Work.of(configuration, no_cache, dask)
     report = _run(sources, work, settings, stdin_display_name)
     if how.detailed:
         given = {stdin_display_name: STDIN} if STDIN in paths else {}
@@ -80,6 +71,5 @@ def _run(sources: Sources, work: Work, settings: Settings, stdin_name: str) -> R
             else:
                 checked += 1
                 findings += result.findings
-    list_errors = UNREADABLE_FILE.code in settings.enabled_codes()
-    errors = [error for error in errors if list_errors or error.path in sources.missing]
+    errors = [error for error in errors if error.path in sources.missing or UNREADABLE_FILE.code in settings.enabled_codes(error.path)]
     return Report(findings, errors, checked)
