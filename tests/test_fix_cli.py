@@ -113,7 +113,7 @@ def test_people_are_asked(tmp_path: Path) -> None:
     source = LEAKY + LEAKY.replace("def train", "\n\ndef again").partition("import torch\n")[2]
     (tmp_path / "two.py").write_text(source)
     result = torchmem("fix", "two.py", "--interactive", cwd=tmp_path, stdin=b"n\ny\n")
-    assert result.out.count("Make this fix?") == 2
+    assert result.err.count("Make this fix?") == 2
     assert "left: you did not want it" in result.out
     text = (tmp_path / "two.py").read_text()
     assert text.count("total += loss\n") == 1
@@ -124,13 +124,24 @@ def test_people_are_asked(tmp_path: Path) -> None:
     assert "total += loss\n" not in (tmp_path / "two.py").read_text()
 
 
+def test_questions_stay_out_of_the_report(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(LEAKY)
+    asked = torchmem("fix", "a.py", "--interactive", "--diff", cwd=tmp_path, stdin=b"perhaps\nY\n")
+    assert asked.out == torchmem("fix", "a.py", "--diff", cwd=tmp_path).out
+    assert asked.err.count("Make this fix?") == 2
+    report = torchmem("fix", "a.py", "--interactive", "--output-format", "json", cwd=tmp_path, stdin=b"n\n").out
+    assert [left["reason"] for left in json.loads(report)["left"]] == ["you did not want it"]
+    assert torchmem("fix", "a.py", "--interactive", cwd=tmp_path).status == 130
+    assert (tmp_path / "a.py").read_text() == LEAKY
+
+
 def test_people_are_asked_once(tmp_path: Path) -> None:
     again = LEAKY.replace("def train", "\n\ndef again").partition("import torch\n")[2]
     third = again.replace("again", "third").replace("        optimizer.zero_grad()\n", "")
     (tmp_path / "many.py").write_text(LEAKY + again + third)
     command = ("fix", "many.py", "--interactive", "--unsafe-fixes")
     result = torchmem(*command, cwd=tmp_path, stdin=b"y\nn\ny\nn\n")  # after the first, the second is the first of its kind
-    assert result.out.count("Make this fix?") == 4
+    assert result.err.count("Make this fix?") == 4
     assert result.out.count("left: you did not want it") == 2
     text = (tmp_path / "many.py").read_text()
     assert [part.count("total += loss\n") for part in text.split("def ")[1:]] == [0, 1, 1]
