@@ -70,6 +70,8 @@ def test_what_a_page_claims_is_in_the_table(code: str) -> None:
 def test_what_a_page_quotes_is_in_the_table(code: str) -> None:
     for match in REFERENCE.finditer(written_page(code)):
         assert quoted(code, match["case"], match["figure"]) is not None, match[0]
+    sections = re.findall(r"^## (.+)$", page(code), re.MULTILINE)
+    assert sections[1:4] == ["Why it matters", "Measured", "Example"]
     assert "{measured:" not in page(code)
     assert UNKNOWN not in page(code)
 
