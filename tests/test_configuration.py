@@ -5,18 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import click
 import pytest
-from click.testing import CliRunner
 
-from flake8_torchmem.cli import torchmem as commands
 from flake8_torchmem.configuration import Configuration, ConfigurationError, Given, configure
 from flake8_torchmem.configuration.keys import KEYS
 from flake8_torchmem.configuration.shown import lines
 from flake8_torchmem.model import Severity
 from flake8_torchmem.ownnames import OwnNames
-from tests import running
-from tests.running import SCRIPTS, Result, run
+from tests.commands import command, reported
+from tests.running import SCRIPTS, Result, run, torchmem
 from tests.samples import BOTH, LEAKY
 
 if sys.version_info >= (3, 11):
@@ -79,19 +76,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def config(folder: Path, text: str, name: str = "pyproject.toml") -> None:
     (folder / name).write_text(text, "utf-8")
-
-
-def torchmem(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> Result:
-    """The command in this process: a status as of the real one, where it ends with an error as well."""
-    done = CliRunner().invoke(commands, list(arguments), stdin, env, standalone_mode=False)
-    if isinstance(done.exception, click.ClickException):
-        return Result(2, done.stdout, f"Error: {done.exception.format_message()}\n")
-    assert done.exception is None, done.output
-    return Result(done.return_value, done.stdout, done.stderr)
-
-
-def reported(result: Result) -> list[str]:
-    return [" ".join(line.split(" ", 2)[:2]) for line in result.out.splitlines() if " TM" in line]
 
 
 def test_every_key_arrives(folder: Path) -> None:
@@ -174,7 +158,7 @@ def test_patterns_are_relative_to_where_they_are_written(folder: Path, monkeypat
     for place in ("a.py", "b.py", "src/a.py", "src/b.py"):
         (folder / place).write_text(LEAKY)
     monkeypatch.chdir(folder / "src")
-    result = torchmem("check", "..", "--extend-exclude", "/b.py")
+    result = command("check", "..", "--extend-exclude", "/b.py")
     assert reported(result) == ["../b.py:11:9: TM201", "../src/a.py:11:9: TM201"]
 
 
@@ -186,7 +170,7 @@ def test_exclusions(folder: Path) -> None:
         (folder / place).write_text(LEAKY)
 
     def files(*arguments: str) -> list[str]:
-        return [line.partition(":")[0] for line in reported(torchmem("check", *arguments))]
+        return [line.partition(":")[0] for line in reported(command("check", *arguments))]
 
     assert files(".") == ["./src/a.py"]
     assert files("src/gen", "src/x_pb2.py", "src/.tox") == ["src/gen/g.py", "src/x_pb2.py", "src/.tox/t.py"]
@@ -204,7 +188,7 @@ def test_per_file_ignores_and_severities(folder: Path) -> None:
     for place in ("src/a.py", "src/b.py", "tests/a.py"):
         (folder / place).write_text(BOTH)
     (folder / "src" / "b.py").write_text(LEAKY + "]")
-    result = torchmem("check", ".", "--output-format", "json")
+    result = command("check", ".", "--output-format", "json")
     import json
 
     found = [(row["path"], row["code"], row["severity"]) for row in json.loads(result.out)["findings"]]
@@ -219,12 +203,12 @@ def test_per_file_ignores_and_severities(folder: Path) -> None:
 def test_own_names_reach_check_and_fix_and_the_cache(folder: Path) -> None:
     (folder / "a.py").write_text(WRAPPED)
     cache = ("--cache-dir", "cache")
-    assert torchmem("check", "a.py", *cache).status == 0
+    assert command("check", "a.py", *cache).status == 0
     config(folder, f'{HEAD}api = {{backward = ["acme.go_back"], step = ["take_step"]}}\n')
     for _ in range(2):
-        assert reported(torchmem("check", "a.py", *cache)) == ["a.py:6:9: TM101"]
-    assert torchmem("check", "a.py", "--isolated", *cache).status == 0
-    diff = torchmem("fix", "a.py", "--diff", "--unsafe-fixes").out
+        assert reported(command("check", "a.py", *cache)) == ["a.py:6:9: TM101"]
+    assert command("check", "a.py", "--isolated", *cache).status == 0
+    diff = command("fix", "a.py", "--diff", "--unsafe-fixes").out
     assert "+        optimizer.zero_grad()" in diff
 
 
@@ -233,10 +217,10 @@ def test_the_given_root_is_where_imports_are_looked_for(folder: Path) -> None:
     (folder / "src" / "train.py").write_text(f"import torch\nfrom tests.steps import learn\n\n\n{loop}")
     (folder / "tests" / "steps.py").write_text("def learn(m, x, optimizer):\n    m(x).sum().backward()\n    optimizer.step()\n")
     config(folder, HEAD)
-    assert reported(torchmem("check", "src")) == ["src/train.py:7:9: TM101"]
+    assert reported(command("check", "src")) == ["src/train.py:7:9: TM101"]
     config(folder, f'{HEAD}project-root = "src"\n')
-    assert torchmem("check", "src").status == 0
-    assert reported(torchmem("check", "src", "--project-root", ".")) == ["src/train.py:7:9: TM101"]
+    assert command("check", "src").status == 0
+    assert reported(command("check", "src", "--project-root", ".")) == ["src/train.py:7:9: TM101"]
 
 
 @pytest.mark.parametrize(
@@ -274,15 +258,15 @@ def test_what_is_wrong_is_said_in_one_line(folder: Path, line: str, cause: str) 
 def test_the_commands_refuse_a_wrong_file(folder: Path) -> None:
     config(folder, f'{HEAD}"sel\u202ect\\u001b" = 1\n')
     (folder / "a.py").write_text(LEAKY)
-    for command in ("check", "fix"):
-        result = running.torchmem(command, "a.py", cwd=folder)
+    for name in ("check", "fix"):
+        result = torchmem(name, "a.py", cwd=folder)
         assert (result.status, result.out) == (2, "")
         assert (
             result.err
             == "Error: pyproject.toml: [tool.flake8_torchmem] \"sel\\u202ect\\x1b\": there is no such key; did you mean 'select'?\n"
         )
-        assert running.torchmem(command, "a.py", "--isolated", cwd=folder).status in (0, 1)
-        assert running.torchmem(command, "a.py", "--isolated", "--config", "x", cwd=folder).status == 2
+        assert torchmem(name, "a.py", "--isolated", cwd=folder).status in (0, 1)
+        assert torchmem(name, "a.py", "--isolated", "--config", "x", cwd=folder).status == 2
     assert (folder / "a.py").read_text() != LEAKY  # `fix --isolated` did its work
 
 
@@ -306,7 +290,7 @@ def test_files_of_others_may_be_broken(folder: Path) -> None:
 )
 def test_what_is_wrong_on_the_command_line(folder: Path, arguments: list[str], message: str) -> None:
     config(folder, "[tool.ruff]\n", "other.toml")
-    result = torchmem("check", "src", *arguments)
+    result = command("check", "src", *arguments)
     assert (result.status, result.out, result.err) == (2, "", message.replace("{folder}", str(folder)) + "\n")
 
 
@@ -322,7 +306,7 @@ def test_the_settings_that_are_shown_make_themselves_again(folder: Path) -> None
 def test_settings_are_shown_with_their_origins(folder: Path) -> None:
     config(folder, f'{HEAD}select = ["TM1"]\nextend-exclude = ["gen/"]\nno-imports = true\n')
     arguments = ("--show-settings", "--extend-exclude", "a,b", "--imports")
-    result = torchmem("check", *arguments, env={"TORCHMEM_CACHE_DIR": "kept"})
+    result = command("check", *arguments, env={"TORCHMEM_CACHE_DIR": "kept"})
     shown = result.out.splitlines()
     assert (result.status, result.err) == (0, "")
     for line in (
@@ -341,7 +325,7 @@ def test_settings_are_shown_with_their_origins(folder: Path) -> None:
 def test_standard_input_is_configured_by_its_name(folder: Path) -> None:
     config(folder / "src", f'{HEAD}ignore = ["TM2"]\n')
     for name, status in (("a.py", 1), ("src/a.py", 0)):
-        assert torchmem("check", "-", "--stdin-display-name", name, stdin=LEAKY).status == status
+        assert command("check", "-", "--stdin-display-name", name, stdin=LEAKY).status == status
 
 
 def flake8(*arguments: str, cwd: Path) -> Result:

@@ -43,7 +43,6 @@ def selection(verb: str) -> Callable[[Command], Command]:
 
 _SELECTION = ("select", "ignore", "extend-select")
 _EVERYWHERE = (*_SELECTION, "exclude", "extend-exclude", "force-exclude", "no-imports", "project-root")
-_OF_CHECKS = ("output-format", "jobs", "cache-dir", "baseline")
 _CODES: dict[str, Any] = {"multiple": True, "callback": _listed, "metavar": "CODES"}
 _PATTERNS: dict[str, Any] = {"multiple": True, "callback": _listed, "metavar": "PATTERNS"}
 _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
@@ -77,7 +76,10 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("--cache-dir",),
         {"envvar": "TORCHMEM_CACHE_DIR", "metavar": "FOLDER", "help": "Where findings are kept; by default in the user's caches."},
     ),
-    "baseline": (("--baseline",), {"metavar": "FILE", "help": "Report only what is not in this file, which `torchmem baseline` writes."}),
+    "baseline": (
+        ("--baseline",),
+        {"metavar": "FILE", "help": "Findings that are known, as `torchmem baseline` writes them: they are not reported."},
+    ),
 }
 
 
@@ -92,14 +94,14 @@ def _decorated(keys: tuple[str, ...], verb: str) -> Callable[[Command], Command]
     return decorate
 
 
-def configured(verb: str, checks: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def configured(verb: str, *more: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """The options of a command on PATHS that a file may set as well: it gets a `configuration` in their place.
 
     Args:
         verb: what is done with the rules, for the help.
-        checks: whether it reports findings, in a format, with a cache.
+        more: keys of this command, besides those of all.
     """
-    keys = (*_EVERYWHERE, *(_OF_CHECKS if checks else ()))
+    keys = (*_EVERYWHERE, *more)
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @wraps(command)
@@ -117,11 +119,38 @@ def configured(verb: str, checks: bool = False) -> Callable[[Callable[..., int]]
     return decorate
 
 
+def configured_by_file(verb: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The same options for a command that learns only later which files it looks at: it gets `configure`, which decides about a path.
+
+    Args:
+        verb: what is done with the rules, for the help.
+    """
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @wraps(command)
+        def run(config: str | None, isolated: bool, **values: object) -> int:
+            given = dict(_given(_EVERYWHERE, values))
+            _configuration([], given, config, isolated=config is None)  # what is wrong here is said at once
+            rest = {name: value for name, value in values.items() if name.replace("_", "-") not in _EVERYWHERE}
+            return command(configure=lambda path: configure([path], given, config, isolated), **rest)
+
+        for option in reversed(_WHICH_FILE):
+            run = option(run)
+        return _decorated(_EVERYWHERE, verb)(run)
+
+    return decorate
+
+
+_WHICH_FILE = (
+    click.option("--config", metavar="FILE", help="Read [tool.flake8_torchmem] of this file, not of the nearest pyproject.toml."),
+    click.option("--isolated", is_flag=True, help="Read no configuration file: the command line alone decides."),
+)
+
+
 def _about_the_file(command: Callable[..., int]) -> Callable[..., int]:
     options = (
         click.argument("paths", nargs=-1, metavar="PATHS..."),
-        click.option("--config", metavar="FILE", help="Read [tool.flake8_torchmem] of this file, not of the nearest pyproject.toml."),
-        click.option("--isolated", is_flag=True, help="Read no configuration file: the command line alone decides."),
+        *_WHICH_FILE,
         click.option("--show-settings", is_flag=True, help="Show what holds for PATHS, and where each value comes from, and do nothing."),
     )
     for option in reversed(options):

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flake8_torchmem.cli.progress import with_progress
+from flake8_torchmem.files import Sources
+from flake8_torchmem.output import Located, Report
 from flake8_torchmem.output.text import printable
+from flake8_torchmem.rules.internal import UNREADABLE_FILE
 from flake8_torchmem.running import FileResult, Task, check_files
 from flake8_torchmem.running.task import ClusterError, program
 
@@ -67,6 +71,22 @@ class Work:
                 yield from results
         except ClusterError as error:
             raise click.ClickException(f"--dask: {printable(str(error))}") from error
+
+    def report(self, sources: Sources, settings: Settings, stdin_name: str) -> tuple[Report, list[str]]:
+        """What comes of all files, and the names of those that were checked. Arguments and errors are as for `results`."""
+        findings: list[Located] = []
+        errors = list(sources.errors)
+        checked: list[str] = []
+        results = self.results(sources.files, settings, stdin_name)
+        with closing(results), closing(with_progress(results, len(sources.files))) as shown:
+            for result in shown:
+                if result.error is not None:
+                    errors.append(result.error)
+                else:
+                    checked.append(result.name)
+                    findings += result.findings
+        listed = [one for one in errors if one.path in sources.missing or UNREADABLE_FILE.code in settings.enabled_codes(one.path)]
+        return Report(findings, listed, len(checked)), checked
 
     def project(self) -> Project | None:
         """Follows imports anew, in this process."""

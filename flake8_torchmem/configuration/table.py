@@ -58,7 +58,7 @@ def find(paths: Sequence[str]) -> Table:
     Raises:
         ConfigurationError: the file that has it cannot be obeyed.
     """
-    folder = _common_folder(paths)
+    folder = common_folder(paths)
     while True:
         path = os.path.join(folder, FILE)
         data = _bytes(path, missing=b"")
@@ -88,7 +88,8 @@ def read(path: str) -> Table:
     return _checked(path, data, found, os.getcwd())
 
 
-def _common_folder(paths: Sequence[str]) -> str:
+def common_folder(paths: Sequence[str]) -> str:
+    """The folder that holds all of some files and folders; the working directory if there is none."""
     places = [place if os.path.isdir(place) else os.path.dirname(place) for place in map(os.path.abspath, paths)]
     try:
         return os.path.commonpath(places)
