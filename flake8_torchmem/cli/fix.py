@@ -124,19 +124,30 @@ class _Run:
 
 
 def _asking() -> Wanted:
-    """Shows a fix and asks; after `a`ll or `q`uit no more."""
+    """Shows a fix and asks, on standard error as standard output may be a report; after `a`ll or `q`uit no more."""
     answers: list[str] = []
+    colour = wants_colour(sys.stderr)
 
     def wanted(planned: Planned, document: Document) -> bool:
         if not answers or answers[-1] not in "aq":
             after = document.edited(planned.fix.edits)
-            write_lines(finding_lines(planned.finding, planned.fix.safety, wants_colour()))
-            write_lines(difference(planned.finding.path, document.normal, after.normal, wants_colour()))
-            choice = click.Choice(["y", "n", "a", "q"])
-            answers.append(click.prompt("Make this fix? [y]es, [n]o, [a]ll, [q]uit", type=choice, show_choices=False))
+            write_lines(finding_lines(planned.finding, planned.fix.safety, colour), sys.stderr)
+            write_lines(difference(planned.finding.path, document.normal, after.normal, colour), sys.stderr)
+            answers.append(_answer())
         return answers[-1] in "ya"
 
     return wanted
+
+
+def _answer() -> str:
+    """One of the letters that are asked for, once it is given."""
+    while True:
+        click.echo("Make this fix? [y]es, [n]o, [a]ll, [q]uit: ", nl=False, err=True)
+        line = sys.stdin.readline() if sys.stdin is not None else ""
+        if not line:
+            raise click.Abort
+        if line.strip().lower() in ("y", "n", "a", "q"):
+            return line.strip().lower()
 
 
 def _write(report: FixReport, diff: bool, output_format: str, stdin: bool) -> None:

@@ -119,11 +119,38 @@ def configured(verb: str, *more: str) -> Callable[[Callable[..., int]], Callable
     return decorate
 
 
+def configured_by_file(verb: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The same options for a command that learns only later which files it looks at: it gets `configure`, which decides about a path.
+
+    Args:
+        verb: what is done with the rules, for the help.
+    """
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @wraps(command)
+        def run(config: str | None, isolated: bool, **values: object) -> int:
+            given = dict(_given(_EVERYWHERE, values))
+            _configuration([], given, config, isolated=config is None)  # what is wrong here is said at once
+            rest = {name: value for name, value in values.items() if name.replace("_", "-") not in _EVERYWHERE}
+            return command(configure=lambda path: configure([path], given, config, isolated), **rest)
+
+        for option in reversed(_WHICH_FILE):
+            run = option(run)
+        return _decorated(_EVERYWHERE, verb)(run)
+
+    return decorate
+
+
+_WHICH_FILE = (
+    click.option("--config", metavar="FILE", help="Read [tool.flake8_torchmem] of this file, not of the nearest pyproject.toml."),
+    click.option("--isolated", is_flag=True, help="Read no configuration file: the command line alone decides."),
+)
+
+
 def _about_the_file(command: Callable[..., int]) -> Callable[..., int]:
     options = (
         click.argument("paths", nargs=-1, metavar="PATHS..."),
-        click.option("--config", metavar="FILE", help="Read [tool.flake8_torchmem] of this file, not of the nearest pyproject.toml."),
-        click.option("--isolated", is_flag=True, help="Read no configuration file: the command line alone decides."),
+        *_WHICH_FILE,
         click.option("--show-settings", is_flag=True, help="Show what holds for PATHS, and where each value comes from, and do nothing."),
     )
     for option in reversed(options):
