@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from flake8_torchmem import __version__, check_source
 from flake8_torchmem.analysis.imports.disk import SEARCH, Disk, Trace
-from flake8_torchmem.model import Finding, Severity, Span
+from flake8_torchmem.model import Finding, Mention, Severity, Span
 from flake8_torchmem.rules.internal import INTERNAL_ERROR
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class Cache:
 
 def _finding(fields: dict[str, Any], path: str) -> Finding:
     span, severity = Span(**fields["span"]), Severity(fields["severity"])
-    return Finding(**{**fields, "path": path, "span": span, "severity": severity})
+    mentions = tuple(Mention(mention["path"], Span(**mention["span"])) for mention in fields["mentions"])
+    return Finding(**{**fields, "path": path, "span": span, "severity": severity, "mentions": mentions})
 
 
 def _program() -> str:

@@ -9,7 +9,7 @@ import click
 
 from flake8_torchmem.settings import Settings, SettingsError
 
-CLEAN, FINDINGS, FAILURE = 0, 1, 2
+CLEAN, FINDINGS, FAILURE, INTERRUPTED = 0, 1, 2, 130
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -39,7 +39,13 @@ class Preview:
     reason: str = ""
 
 
-def previews(document: Document, path: str, settings: Settings, project: Project | None = None) -> list[Preview]:
+def previews(
+    document: Document,
+    path: str,
+    settings: Settings,
+    project: Project | None = None,
+    wanted: Callable[[Finding], bool] = lambda _finding: True,
+) -> list[Preview]:
     """The selected findings of a file, each with what its fix alone comes to: checked as `torchmem fix` checks what it makes.
 
     Args:
@@ -47,6 +53,7 @@ def previews(document: Document, path: str, settings: Settings, project: Project
         path: its name, by which imports are followed.
         settings: which rules run.
         project: follows imports; None judges the file alone.
+        wanted: which findings are of interest.
 
     Raises:
         SourceError: the file is no valid Python.
@@ -55,7 +62,7 @@ def previews(document: Document, path: str, settings: Settings, project: Project
     find = finder(path, settings, project)
     reason = untouched(document)
     findings = find(document.normal, whole=False) if reason else diagnosis(find)(document.normal)
-    chosen = [finding for finding in findings if finding.code in selected]
+    chosen = [finding for finding in findings if finding.code in selected and wanted(finding)]
     if not chosen:
         return []
     try:
