@@ -17,9 +17,23 @@ if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
 STDIN = "-"
-_SUFFIX = ".py"
+SUFFIX_OF_NOTEBOOKS = ".ipynb"
+_SUFFIXES = (".py", SUFFIX_OF_NOTEBOOKS)
 _SKIPPED_FOLDERS = frozenset(
-    {".git", ".hg", ".svn", "__pycache__", "node_modules", ".tox", ".nox", ".eggs", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+    {
+        ".git",
+        ".hg",
+        ".svn",
+        "__pycache__",
+        "node_modules",
+        ".tox",
+        ".nox",
+        ".eggs",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".ipynb_checkpoints",
+    }
 )
 _MARKS_OF_ENVIRONMENTS = frozenset({"pyvenv.cfg", "conda-meta"})
 _EDITOR_LOCK_PREFIX = ".#"  # a dangling link on purpose
@@ -138,7 +152,7 @@ def _wanted(entries: list[os.DirEntry[str]], ignores: _Ignores) -> Iterator[tupl
         if is_folder:
             wanted = entry.name not in _SKIPPED_FOLDERS
         else:
-            wanted = entry.name.endswith(_SUFFIX) and not entry.name.startswith(_EDITOR_LOCK_PREFIX) and not _is_linked_folder(entry)
+            wanted = entry.name.endswith(_SUFFIXES) and not entry.name.startswith(_EDITOR_LOCK_PREFIX) and not _is_linked_folder(entry)
         if wanted and not ignores.match(os.path.abspath(entry.path), is_folder):
             yield entry, is_folder
 

@@ -78,8 +78,8 @@ class Rounds:
             made = self._made(outcome.document, findings, planned)
             if made is None:
                 continue  # what failed is remembered: the next round plans without it
-            outcome.document, findings, applied = made
-            outcome.fixed += [(each.finding, each.fix.safety) for each in applied]
+            outcome.fixed += [(outcome.document.located(each.finding), each.fix.safety) for each in made[2]]
+            outcome.document, findings, _ = made
         if outcome.fixed:
             outcome.document, findings = self._tidied(document, outcome.document, findings)
         outcome.left = list(self._left(outcome.document, findings))
@@ -97,7 +97,9 @@ class Rounds:
         Raises:
             Refused: it cannot be mended so, and why.
         """
-        after, now, _ = self._checked(document, findings, [plan(finding, syntax)])
+        planned = plan(finding, syntax)
+        document.admit(planned.fix.edits)
+        after, now, _ = self._checked(document, findings, [planned])
         return self._tidied(document, after, now)[0]
 
     def _tidied(self, before: Document, after: Document, findings: list[Finding]) -> tuple[Document, list[Finding]]:
@@ -112,7 +114,10 @@ class Rounds:
         edits = list(without_imports(syntax, useless)) if useless else []
         if not edits:
             return after, findings
-        tidy = after.edited(edits)
+        try:
+            tidy = after.edited(edits)
+        except Refused:
+            return after, findings
         return tidy, self.diagnose(tidy.normal)
 
     def _planned(self, document: Document, findings: Sequence[Finding]) -> list[Planned]:
@@ -132,6 +137,7 @@ class Rounds:
                 continue
             try:
                 each = plan(finding, syntax)
+                document.admit(each.fix.edits)
             except Refused as refusal:
                 self.refused[identity] = str(refusal)
                 continue
@@ -203,6 +209,7 @@ class Rounds:
                 if finding.code not in self.codes or safety_of(finding) not in self.allowed:
                     return []
                 found.append(plan(finding, syntax))
+                document.admit(found[-1].fix.edits)
         except Refused:
             return []
         return found
@@ -211,7 +218,7 @@ class Rounds:
         for finding in findings:
             if finding.code in self.codes:
                 known = self.refused.get(self._identity(finding, document, findings))
-                yield Left(finding, known or _why(finding, self.allowed))
+                yield Left(document.located(finding), known or _why(finding, self.allowed))
 
     def _identity(self, finding: Finding, document: Document, findings: Sequence[Finding]) -> Identity:
         """What a finding is known by while lines move: its code, its line's text, and which of several such it is."""
