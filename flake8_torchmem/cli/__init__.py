@@ -10,7 +10,7 @@ import click
 from flake8_torchmem import __version__
 from flake8_torchmem.cli.options import FAILURE, INTERRUPTED
 
-_COMMANDS = ("check", "fix", "rules", "explain", "verify", "lsp")
+_COMMANDS = ("check", "fix", "baseline", "rules", "explain", "verify", "lsp")
 
 
 class _Commands(click.Group):

@@ -199,13 +199,21 @@ def _gradients(twins: Twins) -> Verdict:
     if differ:
         first, last = differ[0], len(bad) - 1
         figures |= {"first_step": first + 1, "norm": norms[0][last], "norm_fixed": norms[1][last]}
-        times = f", {norms[0][last] / norms[1][last]:.2f} times as long at the last" if norms[1][last] else ""
         return Verdict(
-            Finding.CONFIRMED, f"{len(differ)} of {len(bad)} steps use other gradients, from step {first + 1} on{times}", figures
+            Finding.CONFIRMED,
+            f"{len(differ)} of {len(bad)} steps use other gradients, from step {first + 1} on{_compared(norms[0][last], norms[1][last])}",
+            figures,
         )
     if bad == fixed and twins.bad.results == twins.fixed.results:
         return Verdict(Finding.REFUTED, f"the gradients of all {len(bad)} steps are the same to the last bit", figures)
     return _results(twins) if bad == fixed else Verdict(Finding.INCONCLUSIVE, "the gradients differ in their last bits alone", figures)
+
+
+def _compared(length: float, fixed: float) -> str:
+    """How the gradients of the last step compare with those that it should have used."""
+    if not (length and math.isfinite(length) and fixed and math.isfinite(fixed)):
+        return ", none at all at the last" if fixed and not length else ""
+    return f", {length / fixed:.{2 if length * 100 > fixed else 1}{'f' if length * 100 > fixed else 'e'}} times as long at the last"
 
 
 def _results(twins: Twins) -> Verdict:
