@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,14 +123,17 @@ class Layout:
         spans = list(_items(self.text, cell.begin))
         old = [_value(self.text, begin)[0] for begin, _ in spans]
         new = re.findall(r"[^\n]*\n|[^\n]+", source)
-        written: list[str] = []
+        written: list[tuple[int, str]] = []  # which item of old stood there, as far as one did, and what stands there now
         for tag, first, last, begin, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-            if tag == "equal":
-                written += [self.text[slice(*span)] for span in spans[first:last]]
-            else:
-                written += map(self._string, new[begin:end])
+            for index in range(begin, end):
+                place = first + index - begin
+                same = tag == "equal"
+                written.append((place if place < last else -2, self.text[slice(*spans[place])] if same else self._string(new[index])))
         lead, between, trail = self._blanks(cell, spans)
-        return f"[{lead}{between.join(written)}{trail}]"
+        pieces = [lead]
+        for (place, text), (following, _) in itertools.pairwise([*written, (-9, "")]):
+            pieces += [text, self.text[spans[place][1] : spans[following][0]] if following == place + 1 else between]
+        return f"[{''.join(pieces[:-1])}{trail}]"
 
     def _blanks(self, cell: Stored, spans: Sequence[tuple[int, int]]) -> tuple[str, str, str]:
         """What is before the first item of a list, between two of them, and behind the last one."""
