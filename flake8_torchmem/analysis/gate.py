@@ -36,12 +36,12 @@ TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_m
 DETACHES = re.compile(TRAINING.pattern + r"|detach|repackage|\.data\b")
 CUDA = re.compile(r"\.cuda\b|[\"']cuda")
 KEEPS = re.compile(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
-LOOP = re.compile(r"\bfor\b|\bwhile\b")
-DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
+FOR, WHILE = (re.compile(rf"{word}(?<=\b{word})\b[^\n]*") for word in ("for", "while"))
+DATA = re.compile(torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])"), re.I)
 EVALUATION_DATA = re.compile(r"loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|set|dl|data)", re.I)
 JOINS = re.compile(r"\b(?:cat|concat|concatenate|hstack|vstack)\b")
-ALIAS = re.compile(r"\bimport\s+torch\s+as\s+(\w+)")
-EVAL_CALL = re.compile(r"\beval\b\s*\(")
+ALIAS = re.compile(r"import(?<=\bimport)\s+torch\s+as\s+(\w+)")
+EVAL_CALL = re.compile(r"eval(?<=\beval)\s*\(")
 # What a loader calls of the data set or collate function that it is given, and what makes that matter.
 OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
 LOADER = re.compile(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
@@ -90,7 +90,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
         codes: rules to run.
         own: names that are read as PyTorch's.
     """
-    words = triggers(codes)
+    words = triggers(codes).of(text)
     units = list(units_of(tree, text, own))
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
@@ -107,7 +107,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
     chosen |= _readers(units, [unit for unit in chosen if unit.cls is not None and collecting.found(unit)])
     callers = _callers(units, chosen)
     # A caller that is one turn: its loop lies further up.
-    chosen |= callers | _callers(units, {unit for unit in callers if len(unit.text) < MAX_TURN or not LOOP.search(unit.text)})
+    chosen |= callers | _callers(units, {unit for unit in callers if len(unit.text) < MAX_TURN or not _loops(unit.text)})
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
@@ -184,13 +184,22 @@ def _matters(unit: Unit, own: OwnNames) -> bool:
         return True
     if torchapi.BATCH_METHOD.match(unit.name):
         return True
-    if unit.name in NEVER or unit.name == "forward" or not LOOP.search(text) or _is_guarded(unit, own):
+    if unit.name in NEVER or unit.name == "forward" or not _loops(text) or _is_guarded(unit, own):
         return False
     if EVAL_CALL.search(text):
         return bool(unit.loops)
     # What is asked of the text costs little, so it comes before what is asked of the syntax.
-    collects = DATA_LOOP.search(text) and (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
+    collects = _loops_over_data(text) and (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
     return bool(collects or torchapi.EVAL_NAME.search(unit.name)) and unit.runs_models
+
+
+def _loops(text: str) -> bool:
+    return bool(FOR.search(text) or WHILE.search(text))
+
+
+def _loops_over_data(text: str) -> bool:
+    """Whether the line of a loop speaks of data."""
+    return any(DATA.search(line) for keyword in (FOR, WHILE) for line in keyword.findall(text))
 
 
 def _evaluates(unit: Unit) -> bool:
@@ -218,8 +227,8 @@ def _growing(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     return {
         unit
         for unit in units
-        if unit.name in names and unit not in chosen and len(unit.text) < MAX_UNIT and LOOP.search(unit.text)
-        if JOINS.search(unit.text) or (GROWTH.search(unit.text) and DATA_LOOP.search(unit.text))
+        if unit.name in names and unit not in chosen and len(unit.text) < MAX_UNIT and _loops(unit.text)
+        if JOINS.search(unit.text) or (GROWTH.search(unit.text) and _loops_over_data(unit.text))
         if unit.runs_models
     }
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from flake8_torchmem import torchapi
 from flake8_torchmem.ownnames import OwnNames
 
-CALLED = re.compile(r"(\w+)\s*\(|\bcollate_fn\s*=\s*(?:[\w.]*partial\s*\(\s*)?(?:\w+\.)*(\w+)")
+COLLATES = re.compile(r"collate_fn\s*=\s*(?:[\w.]*partial\s*\(\s*)?(?:\w+\.)*(\w+)")
 # What runs no model, whatever it is given.
 BUILTINS = frozenset(dir(builtins))
 METHODS = (torchapi.TENSOR_METHODS | torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS | frozenset(dir(str) + dir(list) + dir(dict))) - {
@@ -42,7 +42,7 @@ class Unit:
     @cached_property
     def called(self) -> set[str]:
         """Names that it calls or hands to a loader."""
-        return {name for names in CALLED.findall(self.text) for name in names if name}
+        return {name for part in self.text.split("(")[:-1] if (name := _last_word(part))} | set(COLLATES.findall(self.text))
 
     @cached_property
     def loops(self) -> tuple[ast.AST, ...]:
@@ -65,6 +65,15 @@ class Unit:
     def runs_models(self) -> bool:
         """Whether something is called in a loop that may be a model, or a function that runs one."""
         return any(isinstance(node, ast.Call) and _may_run(node.func) for loop in self.loops for node in descendants(loop))
+
+
+def _last_word(text: str) -> str:
+    """The name that a text ends with. A pattern that is to end there would be tried at every character before."""
+    end = len(text.rstrip())
+    begin = end
+    while begin and (text[begin - 1].isalnum() or text[begin - 1] == "_"):
+        begin -= 1
+    return text[begin:end]
 
 
 def _headers(loop: ast.AST) -> list[ast.expr]:
