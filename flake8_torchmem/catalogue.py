@@ -18,9 +18,15 @@ def catalogue() -> dict[str, Rule]:
 
 
 def page(code: str) -> str:
-    """The rule's page: what it reports, why, and how to mend it."""
-    text = INTERNAL_PAGES.get(code) or rules.rule_modules()[code].__doc__ or ""
-    return inspect.cleandoc(text)
+    """The rule's page: what it reports, why, what was measured, and how to mend it."""
+    from flake8_torchmem.measured.pages import with_figures
+
+    return with_figures(code, written_page(code))
+
+
+def written_page(code: str) -> str:
+    """The rule's page as its file has it, with references in place of measured figures."""
+    return inspect.cleandoc(INTERNAL_PAGES.get(code) or rules.rule_modules()[code].__doc__ or "")
 
 
 def find(word: str) -> Rule:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, TextIO
 
 from flake8_torchmem.model import FileError
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
@@ -65,7 +67,30 @@ def _unique(paths: list[str]) -> list[str]:
 def unreadable(path: str, cause: str, line: int | None = None) -> FileError:
     """The entry for a file that could not be checked: one line that names file, line and cause."""
     place = path if line is None else f"{path}:{line}"
-    return FileError(path, f"{place}: {UNREADABLE_FILE.code} [{UNREADABLE_FILE.name}] {' '.join(cause.split())}")
+    return FileError(path, f"{place}: {UNREADABLE_FILE.code} [{UNREADABLE_FILE.name}] {' '.join(cause.split())}", line)
+
+
+def cannot(verb: str, name: str, error: OSError) -> FileError:
+    """The entry for a file that the system does not let us read or write."""
+    return unreadable(name, f"cannot be {verb}: {error.strerror}")
+
+
+def read(path: str) -> bytes:
+    """The bytes of a file, or of standard input.
+
+    Raises:
+        OSError: the system does not let us.
+    """
+    if path == STDIN:
+        return b"" if sys.stdin is None else _all_of(sys.stdin)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+@lru_cache(maxsize=1)
+def _all_of(stream: TextIO) -> bytes:
+    """What a stream holds: it can be read once, and is asked for again by reports that show code."""
+    return stream.buffer.read()
 
 
 def _add_file(path: str, sources: Sources) -> None:

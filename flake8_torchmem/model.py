@@ -36,6 +36,19 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Mention:
+    """A place that a message speaks of.
+
+    Attributes:
+        path: the file as the message names it, from the project's folder; empty for the file of the finding.
+        span: where in it.
+    """
+
+    path: str
+    span: Span
+
+
+@dataclass(frozen=True)
 class Finding:
     """One defect at one place.
 
@@ -48,6 +61,7 @@ class Finding:
         message: what is wrong here, one sentence.
         help: what to write instead, one line.
         remedy: the edit that mends it, in terms of the file's syntax; or why there is none. None: this is for people to mend.
+        mentions: the places whose lines the message names, as far as they can be found.
     """
 
     code: str
@@ -58,6 +72,7 @@ class Finding:
     message: str
     help: str
     remedy: Remedy | NoRemedy | None = field(default=None, compare=False, repr=False)
+    mentions: tuple[Mention, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,14 @@ class Fix:
 
 @dataclass(frozen=True)
 class FileError:
-    """A file that could not be checked: its path and a one-line cause."""
+    """A file that could not be checked.
+
+    Attributes:
+        path: the file as the caller named it.
+        message: one line that names file, line and cause.
+        line: where the cause is, if that is known.
+    """
 
     path: str
     message: str
+    line: int | None = None

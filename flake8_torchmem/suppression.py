@@ -11,7 +11,7 @@ import io
 import re
 import tokenize
 
-from flake8_torchmem.model import Finding
+from flake8_torchmem.model import Edit, Finding, Span
 
 _LINE = re.compile(r"# noqa(?::\s?(?P<codes>[A-Z]+[0-9]+(?:[,\s]*[A-Z]+[0-9]+)*))?", re.IGNORECASE)
 _FILE = re.compile(r"^[^\S\n]*# flake8[:=]\s*noqa", re.IGNORECASE | re.MULTILINE)
@@ -29,6 +29,26 @@ def unsuppressed(text: str, findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if not _is_suppressed(finding.code, lines.get(finding.span.line, ""))]
 
 
+def silencing(text: str, finding: Finding) -> Edit | None:
+    """The comment that suppresses a finding: at the end of its line, or its code in a comment that is there. None if that would not do.
+
+    Args:
+        text: with LF line ends.
+        finding: that is not suppressed.
+    """
+    lines = text.split("\n")
+    line = finding.span.line
+    first, last = _joined(text, len(lines)).get(line, (line, line))
+    place, insertion = Span(last, len(lines[last - 1].rstrip()) + 1, last, len(lines[last - 1]) + 1), f"  # noqa: {finding.code}"
+    for number in range(first, last + 1):
+        comment = _LINE.search(lines[number - 1])
+        if comment is not None and comment["codes"]:
+            place, insertion = Span(number, comment.end() + 1, number, comment.end() + 1), f",{finding.code}"
+            break
+    lines[place.line - 1] = lines[place.line - 1][: place.column - 1] + insertion + lines[place.line - 1][place.end_column - 1 :]
+    return Edit(place, insertion) if not unsuppressed("\n".join(lines), [finding]) else None
+
+
 def _is_suppressed(code: str, line: str) -> bool:
     comment = _LINE.search(line)
     if comment is None:
@@ -41,7 +61,14 @@ def _joined_lines(text: str) -> dict[int, str]:
     """Each line's number, to the text of all lines that hang together with it."""
     physical = text.split("\n")
     joined = dict(enumerate(physical, start=1))
-    first, last = len(physical) + 1, 0
+    joined.update((line, "\n".join(physical[first - 1 : last])) for line, (first, last) in _joined(text, len(physical)).items())
+    return joined
+
+
+def _joined(text: str, count: int) -> dict[int, tuple[int, int]]:
+    """The lines that hang together with others, each to the first and the last of those; none in a text of broken syntax."""
+    found: dict[int, tuple[int, int]] = {}
+    first, last = count + 1, 0
     try:
         for token in tokenize.generate_tokens(io.StringIO(text, newline="\n").readline):
             if token.type in _NOT_OF_A_LINE:
@@ -49,8 +76,8 @@ def _joined_lines(text: str) -> dict[int, str]:
             first, last = min(first, token.start[0]), max(last, token.end[0])
             if token.type in _ENDS_A_LINE:
                 if first < last:
-                    joined.update(dict.fromkeys(range(first, last + 1), "\n".join(physical[first - 1 : last])))
-                first, last = len(physical) + 1, 0
+                    found.update(dict.fromkeys(range(first, last + 1), (first, last)))
+                first, last = count + 1, 0
     except (tokenize.TokenError, SyntaxError):
-        return dict(enumerate(physical, start=1))
-    return joined
+        return {}
+    return found

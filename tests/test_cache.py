@@ -17,7 +17,7 @@ import pytest
 from flake8_torchmem import Finding, cache, check_source
 from flake8_torchmem.analysis.imports.disk import SEARCH, Disk
 from flake8_torchmem.analysis.imports.project import Limits, Project
-from flake8_torchmem.cache import caching
+from flake8_torchmem.cache import open_cache
 from flake8_torchmem.cache.store import FILE
 from flake8_torchmem.settings import Settings
 from flake8_torchmem.source import SourceError, decode
@@ -88,8 +88,14 @@ def anew(folder: Path, settings: Settings = ALL, limits: Limits | None = None) -
 def cached(
     folder: Path, kept: Path, settings: Settings = ALL, limits: Limits | None = None, complain: Callable[[str], None] = complaint
 ) -> Findings:
-    with caching(str(kept), settings, Project(limits or Limits()), complain) as check:
-        return check_all(folder, check)
+    with opened(kept, settings, Project(limits or Limits()), complain) as store:
+        return check_all(folder, store.check)
+
+
+def opened(kept: Path, settings: Settings, project: Project | None, complain: Callable[[str], None] = complaint) -> cache.Cache:
+    found = open_cache(str(kept), settings, project, complain)
+    assert found is not None
+    return found
 
 
 def entries(kept: Path) -> int:
@@ -319,8 +325,8 @@ def test_what_is_asked_for_counts(folder: Path, kept: Path, tmp_path: Path, monk
     elif option == "limits":
         assert codes(cached(folder, kept, limits=Limits(depth=0))) == {}
     elif option == "alone":
-        with caching(str(kept), ALL, None, complaint) as check:
-            assert codes(check_all(folder, check)) == {}
+        with opened(kept, ALL, None) as store:
+            assert codes(check_all(folder, store.check)) == {}
     elif option == "program":
         monkeypatch.setattr(sys, "version", "another Python")
         cached(folder, kept)
@@ -351,11 +357,11 @@ def test_what_failed_is_not_kept(folder: Path, kept: Path, monkeypatch: pytest.M
 def test_nothing_is_kept_after_a_file_has_changed_under_the_run(folder: Path, kept: Path) -> None:
     write(folder, {"a.py": TRAIN.format(module="lib"), "lib.py": FINISH, "b.py": EVALUATE})
     project = Project()
-    with caching(str(kept), ALL, project, complaint) as check:
-        check((folder / "a.py").read_text(), str(folder / "a.py"))
+    with opened(kept, ALL, project) as store:
+        store.check((folder / "a.py").read_text(), str(folder / "a.py"))
         write(folder, {"lib.py": FINISH_AND_CLEAR})
         project.disk.text(str(folder / "lib.py"), str(folder))
-        check((folder / "b.py").read_text(), str(folder / "b.py"))
+        store.check((folder / "b.py").read_text(), str(folder / "b.py"))
     assert entries(kept) == 1
     assert cached(folder, kept) == anew(folder)
 

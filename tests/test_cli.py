@@ -271,7 +271,7 @@ def test_an_interrupted_run_does_not_look_like_findings(tmp_path: Path) -> None:
 
 SLOW = """\
 import importlib, time
-module = importlib.import_module("flake8_torchmem.cli.check")
+module = importlib.import_module("flake8_torchmem.running")
 read = module.read
 module.read = lambda path: (time.sleep(0.6), read(path))[1]
 importlib.import_module("flake8_torchmem.cli").main()

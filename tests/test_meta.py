@@ -20,6 +20,8 @@ CASES_AT_LEAST = {"fire": 15, "silent": 25}
 SHAPES = {"catch": 12, "silent": 22}  # of real code, ranked by how often they occur: what must be reported, what must not
 SHAPES_AT_LEAST = 3
 RULE_LINES, MODULE_LINES, FUNCTION_LINES = 150, 400, 40
+HOLE = "FILL IN"
+FILLED_IN = ("flake8_torchmem", "fixtures", "tests/cases", "tests/fixes")
 PACKAGE_FILES = sorted((REPOSITORY / "flake8_torchmem").rglob("*.py"))
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".json", ""}
 NOT_OF_THE_PROJECT = re.compile(r"^\.(?!ci\b|github\b|gitignore\b|pre-commit)|^(build|dist)$|__pycache__|\.egg-info$")
@@ -85,6 +87,13 @@ def test_there_are_cases_of_each_shape_of_real_code(shape: str) -> None:
     kind = "fire" if shape.startswith("catch") else "silent"
     titles = re.findall(rf"^### {kind}: {shape}: (.+)$", "".join(table.read_text("utf-8") for table in tables), re.MULTILINE)
     assert len(set(titles)) >= SHAPES_AT_LEAST
+
+
+def test_nothing_is_left_to_be_filled_in() -> None:
+    """`torchmem-dev new-rule` leaves holes: a rule is done when there is none."""
+    paths = [path for folder in FILLED_IN for path in _project_files(REPOSITORY / folder)]
+    texts = ((path, path.read_text("utf-8")) for path in [*paths, REPOSITORY / "CHANGELOG.md", REPOSITORY / "README.md"])
+    assert not [str(path.relative_to(REPOSITORY)) for path, text in texts if HOLE in text]
 
 
 @pytest.mark.parametrize("code", catalogue())

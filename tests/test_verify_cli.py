@@ -119,7 +119,7 @@ def test_fixtures_in_all_states(tmp_path: Path) -> None:
         assert reason in found[name]["reason"], found[name]
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "it is &lt;slow&gt;" in page
-    assert "data:image/png" in page
+    assert '<svg class="torchmem-plot"' in page
     assert not alive(mark)
 
 
@@ -180,5 +180,5 @@ def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path) -> None:
 def test_linting_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(SCRIPT, "utf-8")
     code = "import sys; from flake8_torchmem import check_source; check_source(open('train.py').read(), 'train.py')"
-    code += "; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    code += "; assert 'torch' not in sys.modules"
     assert run([str(SCRIPTS / "python"), "-c", code], tmp_path).status == 0

@@ -170,3 +170,30 @@ def test_a_run_travels_as_json() -> None:
     made = run(leak(8))
     made.failure, made.lines = Failure("ValueError", "no", 3), [("train.py", 3, 40)]
     assert Run.from_json(made.as_json()) == made
+
+
+def evaluated(leak: int, fixed: int = 0, passes: int = 1, steps: int = BEATS) -> Verdict:
+    """Training that is flat, and evaluations between whose batches nothing steps."""
+
+    def made(size: int) -> Run:
+        found, live, clock = Run(), 1000, 0.0
+        for _ in range(passes):
+            for kind in [STEP] * steps + [FORWARD] * BEATS:
+                live, clock = live + size * (kind == FORWARD), clock + 2
+                found.samples[FORWARD].append(Sample(live, live, 1, 1, -1, 0, live, clock))
+                if kind == STEP:
+                    found.samples[STEP].append(Sample(live, live, 1, 1, -1, 0, live, clock + 1))
+        return found
+
+    return judge("grows", twins(made(leak), made(fixed)))
+
+
+def test_a_leak_on_evaluation_alone_is_a_leak() -> None:
+    for passes in (1, 2):
+        verdict = evaluated(64, passes=passes)
+        assert verdict.verdict is Finding.CONFIRMED
+        assert verdict.figures["bytes_per_beat"] == 64
+        assert verdict.figures["beat"] == FORWARD
+    assert evaluated(64, passes=8, steps=4).verdict is Finding.CONFIRMED
+    assert evaluated(0).verdict is Finding.REFUTED
+    assert evaluated(64, fixed=64).verdict is Finding.INCONCLUSIVE

@@ -12,15 +12,12 @@ from sphinx.application import Sphinx
 
 from flake8_torchmem import check_source
 from flake8_torchmem.catalogue import catalogue, page
-from flake8_torchmem.output.svg import Series, line_plot
+from flake8_torchmem.measured import tables
+from flake8_torchmem.measured.plot import plot
 from flake8_torchmem.rules.base import Rule
 from flake8_torchmem.rules.internal import INTERNAL_RULES
 from flake8_torchmem.settings import Settings
 
-try:
-    from flake8_torchmem.measured import tables
-except ModuleNotFoundError:
-    tables = dict
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
@@ -139,9 +136,8 @@ def _plots(rule: Rule) -> Iterator[str]:
     figures = []
     for device, table in tables().items():
         for row in table.rules.get(rule.code, ()):
-            series = [Series("as it is", "bad", row.bad), Series("mended", "fixed", row.fixed)]
             shown = f"{row.case} on {DEVICES[device]}"
-            picture = line_plot(series, f"{shown}: {row.unit} over {row.beat}s", f"{row.beat}s", row.unit)
+            picture = plot(row)
             if picture:
                 figures.append(f"<figure>{picture}<figcaption>{shown}</figcaption></figure>")
     if figures:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.analysis.triggers import may_report
-from flake8_torchmem.model import Finding, Span
+from flake8_torchmem.model import Finding, Mention, Span
 from flake8_torchmem.ownnames import NONE, OwnNames
 from flake8_torchmem.rules import rule_codes, rule_module
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
@@ -158,11 +158,12 @@ def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked
         if (code, span) in seen:
             continue
         seen.add((code, span))
-        lines = [_line(site, slices, linked) for site in report.mentions]
-        message = report.message.format(*lines) if lines else report.message
+        places = [(site, linked.locate(site) if site.file.linked else slices.locate(site)) for site in report.mentions]
+        message = report.message.format(*(_line(*place) for place in places)) if places else report.message
+        mentions = tuple(Mention(site.file.name if site.file.linked else "", place) for site, place in places if place is not None)
         rule = rule_module(code).RULE
         remedy = _placed(report.remedy, slices) if report.remedy is not None else None
-        yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy)
+        yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy, mentions)
 
 
 def _placed(remedy: Remedy | NoRemedy, slices: Slices) -> Remedy | NoRemedy:
@@ -172,9 +173,7 @@ def _placed(remedy: Remedy | NoRemedy, slices: Slices) -> Remedy | NoRemedy:
     return placed(remedy, slices.locate, slices.unread) if isinstance(remedy, Remedy) else remedy
 
 
-def _line(site: ir.Site, slices: Slices, linked: Linked) -> str:
+def _line(site: ir.Site, span: Span | None) -> str:
     """The line that a message mentions, with its file where that is another one."""
-    if site.file.linked:
-        return linked.locate(site)
-    span = slices.locate(site)
-    return str(span.line) if span else "?"
+    line = str(span.line) if span else "?"
+    return f"{line} of {site.file.name}" if site.file.linked else line

@@ -11,18 +11,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flake8_torchmem import __version__, check_source
 from flake8_torchmem.analysis.imports.disk import SEARCH, Disk, Trace
-from flake8_torchmem.model import Finding, Severity, Span
+from flake8_torchmem.model import Finding, Mention, Severity, Span
 from flake8_torchmem.rules.internal import INTERNAL_ERROR
 
 if TYPE_CHECKING:
@@ -30,33 +29,27 @@ if TYPE_CHECKING:
     from flake8_torchmem.cache.store import Store
     from flake8_torchmem.settings import Settings
 
-Check = Callable[[str, str], list[Finding]]
 
-
-@contextmanager
-def caching(folder: str, settings: Settings, project: Project | None, complain: Callable[[str], None]) -> Iterator[Check]:
-    """What checks a text under a path, for one run; it keeps what it finds in a folder.
+def open_cache(folder: str, settings: Settings, project: Project | None, complain: Callable[[str], None]) -> Cache | None:
+    """What checks texts and keeps what it finds, inside its `with` block; None if there can be no cache.
 
     Args:
-        folder: made if it is not there.
+        folder: where it is kept; made if it is not there.
         settings: which rules to run.
         project: where imports are followed; None judges each file alone.
-        complain: told once, in one line, that there is no cache.
+        complain: told, in one line and once, that there is no cache.
     """
     try:
         from flake8_torchmem.cache.store import Store
 
-        program = _program()
+        return Cache(Store(folder, complain), _program(), settings, project)
     except (ImportError, OSError) as error:  # Python can be built without SQLite
         complain(f"there is no cache: {error}")
-        yield partial(check_source, settings=settings, project=project)
-        return
-    with Store(folder, complain) as store:
-        yield Cache(store, program, settings, project).check
+        return None
 
 
 class Cache:
-    """Checks texts, and remembers.
+    """Checks texts, and remembers; open inside its `with` block.
 
     Args:
         store: keeps the entries.
@@ -72,6 +65,13 @@ class Cache:
         self.disk = project.disk if project else Disk(searched=0)
         self.disk.digesting = True
         self.beforehand = program, repr(project.limits) if project else "alone"
+
+    def __enter__(self) -> Cache:
+        self.store.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.store.__exit__(kind, error, trace)
 
     def check(self, text: str, path: str) -> list[Finding]:
         """What `check_source` finds in a decoded text."""
@@ -116,7 +116,8 @@ class Cache:
 
 def _finding(fields: dict[str, Any], path: str) -> Finding:
     span, severity = Span(**fields["span"]), Severity(fields["severity"])
-    return Finding(**{**fields, "path": path, "span": span, "severity": severity})
+    mentions = tuple(Mention(mention["path"], Span(**mention["span"])) for mention in fields["mentions"])
+    return Finding(**{**fields, "path": path, "span": span, "severity": severity, "mentions": mentions})
 
 
 def _program() -> str:

@@ -51,7 +51,7 @@ class Store:
     def __enter__(self) -> Store:
         try:
             _make_folder(os.path.dirname(self.path))
-            self.connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+            self.connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             self.connection.execute("PRAGMA synchronous = OFF")
             if not self.connection.execute(HAS_SCHEMA).fetchall():
                 with self.connection:
@@ -62,7 +62,7 @@ class Store:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._flush()
+        self.flush()
         self._close()
 
     def get(self, key: bytes) -> bytes | None:
@@ -86,9 +86,10 @@ class Store:
         """Keep a value. It is written with others, after a second or at the end."""
         self.written[key] = _sealed(key, value)
         if time.monotonic() - self.flushed > FLUSH_AFTER:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what was put."""
         if self.connection is None or not self.written:
             return
         now = int(time.time())

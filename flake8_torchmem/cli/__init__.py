@@ -11,7 +11,7 @@ from flake8_torchmem import __version__
 from flake8_torchmem.cli.options import FAILURE
 
 _INTERRUPTED = 130
-_COMMANDS = ("check", "fix", "rules", "explain", "verify")
+_COMMANDS = ("check", "fix", "rules", "explain", "verify", "lsp")
 
 
 class _Commands(click.Group):

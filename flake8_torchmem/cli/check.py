@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import closing
 
 import click
 
-from flake8_torchmem import check_source
-from flake8_torchmem.analysis.imports.project import Project
-from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, read, selection, settings_of
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, selection, settings_of
 from flake8_torchmem.cli.progress import with_progress
-from flake8_torchmem.cli.streams import wants_colour, write_lines
-from flake8_torchmem.files import STDIN, Sources, find_files, unreadable
-from flake8_torchmem.model import FileError
-from flake8_torchmem.output import Located, Report, json_report, text
+from flake8_torchmem.cli.reports import Reporting, reporting
+from flake8_torchmem.cli.work import Work, working
+from flake8_torchmem.files import STDIN, Sources, find_files, read
+from flake8_torchmem.output import Located, Report
+from flake8_torchmem.output.details import detailed
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
-from flake8_torchmem.source import SourceError, decode
-
-if TYPE_CHECKING:
-    from flake8_torchmem.cache import Check
-    from flake8_torchmem.settings import Settings
+from flake8_torchmem.settings import Settings
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
+@reporting
 @selection("Report")
-@click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it.")
-@click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run.")
-@click.option(
-    "--cache-dir", envvar="TORCHMEM_CACHE_DIR", metavar="FOLDER", help="Where findings are kept; by default in the user's caches."
-)
+@working
 @click.option("--isolated", is_flag=True, help="Ignore configuration files: the command line alone decides.")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
 def check(
     paths: tuple[str, ...],
     output_format: str,
+    output_file: str | None,
+    statistics: bool,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     extend_select: tuple[str, ...],
     no_imports: bool,
     no_cache: bool,
     cache_dir: str | None,
+    jobs: int | None,
+    dask: str | None,
     isolated: bool,
     exit_zero: bool,
     stdin_display_name: str,
@@ -55,32 +47,17 @@ def check(
     Exits with 0 if all is clean, 1 if there are findings, 2 if a path does not exist or, without findings, if a file
     could not be checked.
     """
+    how = Reporting.of(output_format, output_file, statistics)
     del isolated  # no configuration file is read yet, so every run is isolated
     settings = settings_of(select, ignore, extend_select)
     sources = find_files(paths)
-    project = None if no_imports else Project()
-    with _checker(settings, project, cache_dir, no_cache) as checker:
-        report = _run(sources, checker, stdin_display_name, list_errors=UNREADABLE_FILE.code in settings.enabled_codes())
-    write_lines([json_report.render(report)] if output_format == "json" else text.render(report, wants_colour()))
+    work = Work.of(no_imports, no_cache, cache_dir, jobs, dask)
+    report = _run(sources, work, settings, stdin_display_name)
+    if how.detailed:
+        given = {stdin_display_name: STDIN} if STDIN in paths else {}
+        report = detailed(report, lambda name: read(given.get(name, name)), settings, work.project())
+    how.write(report)
     return _status(report, bool(sources.missing), exit_zero)
-
-
-def _checker(settings: Settings, project: Project | None, cache_dir: str | None, no_cache: bool) -> AbstractContextManager[Check]:
-    """What checks the files of this run: with a cache, if there is a place for it."""
-    folder = None if no_cache else cache_dir or _users_cache()
-    if folder is None:
-        return nullcontext(partial(check_source, settings=settings, project=project))
-    from flake8_torchmem.cache import caching
-
-    return caching(folder, settings, project, lambda message: click.echo(f"torchmem: {message}", err=True))
-
-
-def _users_cache() -> str | None:
-    """The folder among the user's caches; None for a user without a home."""
-    from platformdirs import user_cache_dir
-
-    folder = user_cache_dir("torchmem", appauthor=False)
-    return folder if os.path.isabs(folder) else None
 
 
 def _status(report: Report, missing: bool, exit_zero: bool) -> int:
@@ -91,28 +68,18 @@ def _status(report: Report, missing: bool, exit_zero: bool) -> int:
     return FAILURE if report.errors else CLEAN
 
 
-def _run(sources: Sources, checker: Check, stdin_name: str, list_errors: bool) -> Report:
+def _run(sources: Sources, work: Work, settings: Settings, stdin_name: str) -> Report:
     findings: list[Located] = []
     errors = list(sources.errors)
     checked = 0
-    for path in with_progress(sources.files):
-        result = _check_file(path, stdin_name if path == STDIN else path, checker)
-        if isinstance(result, FileError):
-            errors.append(result)
-        else:
-            checked += 1
-            findings += result
+    results = work.results(sources.files, settings, stdin_name)
+    with closing(results), closing(with_progress(results, len(sources.files))) as shown:
+        for result in shown:
+            if result.error is not None:
+                errors.append(result.error)
+            else:
+                checked += 1
+                findings += result.findings
+    list_errors = UNREADABLE_FILE.code in settings.enabled_codes()
     errors = [error for error in errors if list_errors or error.path in sources.missing]
     return Report(findings, errors, checked)
-
-
-def _check_file(path: str, name: str, checker: Check) -> list[Located] | FileError:
-    try:
-        source = decode(read(path))
-        findings = checker(source, name)
-    except SourceError as error:
-        return unreadable(name, str(error), error.line)
-    except OSError as error:
-        return cannot("read", name, error)
-    lines = source.split("\n") if findings else []
-    return [Located(finding, lines[finding.span.line - 1]) for finding in findings]

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import click
 
 from flake8_torchmem.analysis.imports.project import Project
-from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, cannot, read, selection, settings_of
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, selection, settings_of
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines, write_source
-from flake8_torchmem.files import STDIN, find_files, unreadable
+from flake8_torchmem.files import STDIN, cannot, find_files, read, unreadable
 from flake8_torchmem.fixes import Document, Outcome, Planned, fix_document
 from flake8_torchmem.model import FileError
 from flake8_torchmem.output.fixes import FixReport, Mended, difference, finding_lines, json_lines, text_lines
@@ -55,7 +55,7 @@ def fix(
     settings = settings_of(select, ignore, extend_select)
     sources = find_files(paths)
     run = _Run(settings, unsafe_fixes, not diff, None if no_imports else Project, _asking() if interactive else None)
-    files = sources.files if interactive else with_progress(sources.files)
+    files = sources.files if interactive else with_progress(sources.files, len(sources.files))
     for path in files:
         run.mend(path, stdin_display_name if path == STDIN else path)
     listed = [error for error in sources.errors if UNREADABLE_FILE.code in settings.enabled_codes() or error.path in sources.missing]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from flake8_torchmem.files import STDIN, unreadable
-from flake8_torchmem.model import FileError
 from flake8_torchmem.settings import Settings, SettingsError
 
 CLEAN, FINDINGS, FAILURE = 0, 1, 2
@@ -52,16 +49,3 @@ def settings_of(select: tuple[str, ...], ignore: tuple[str, ...], extend_select:
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     return settings
-
-
-def read(path: str) -> bytes:
-    """The bytes of a file, or of standard input."""
-    if path == STDIN:
-        return sys.stdin.buffer.read() if sys.stdin is not None else b""
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def cannot(verb: str, name: str, error: OSError) -> FileError:
-    """The entry for a file that the system does not let us read or write."""
-    return unreadable(name, f"cannot be {verb}: {error.strerror}")

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 _PATIENCE = 1.0  # seconds without a bar
 
 
-def with_progress(paths: Sequence[str]) -> Iterator[str]:
-    """The paths one by one; a bar appears if standard error is a terminal and more than a second has gone by."""
-    started = time.monotonic()
-    for done, path in enumerate(paths):
+def with_progress(items: Iterable[Item], total: int) -> Generator[Item, None, None]:
+    """The items one by one; a bar appears if standard error is a terminal and more than a second has gone by.
+
+    Args:
+        items: each is counted when the next one is asked for.
+        total: how many there will be.
+    """
+    started, left = time.monotonic(), iter(items)
+    for done, item in enumerate(left, start=1):
+        yield item
         if sys.stderr is not None and sys.stderr.isatty() and time.monotonic() - started > _PATIENCE:
-            yield from _with_bar(paths, done)
-            return
-        yield path
+            yield from _with_bar(left, total, done)
 
 
-def _with_bar(paths: Sequence[str], done: int) -> Iterator[str]:
-    with bar("checking", len(paths), done) as advance:
-        for path in paths[done:]:
-            yield path
+def _with_bar(items: Iterable[Item], total: int, done: int) -> Generator[Item, None, None]:
+    with bar("checking", total, done) as advance:
+        for item in items:
+            yield item
             advance()
 
 

@@ -10,6 +10,8 @@ from typing import TextIO
 
 import click
 
+from flake8_torchmem.output.text import printable
+
 
 def write_lines(lines: Iterable[str], to: TextIO | None = None) -> None:
     """Print the lines, by default to standard output.
@@ -23,6 +25,20 @@ def write_lines(lines: Iterable[str], to: TextIO | None = None) -> None:
     with _whole(stream):
         for line in lines:
             stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def write_file(path: str, lines: Iterable[str]) -> None:
+    """Write the lines to a file in UTF-8, whole or not at all.
+
+    Raises:
+        ClickException: it cannot be written.
+    """
+    from flake8_torchmem.writing import write_whole
+
+    try:
+        write_whole(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise click.ClickException(f"{printable(path)}: the report cannot be written: {error.strerror}") from error
 
 
 def write_source(data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,12 @@ import click
 
 from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, selection, settings_of
 from flake8_torchmem.cli.progress import bar
-from flake8_torchmem.cli.streams import wants_colour, write_lines
+from flake8_torchmem.cli.streams import wants_colour, write_file, write_lines
 from flake8_torchmem.source import SourceError
 
 if TYPE_CHECKING:
     from flake8_torchmem.settings import Settings
-    from flake8_torchmem.verify.fixtures import Fixture
+    from flake8_torchmem.verify.fixtures import Fixture, Report
     from flake8_torchmem.verify.runner import Limits
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?$", re.IGNORECASE)
@@ -46,6 +47,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--device", type=click.Choice(["auto", "cuda", "virtual"]), default="auto", show_default=True, help="Where to run.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Fixtures: write plots to a page.")
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Fixtures: write all figures to a table.")
 @click.option("--jobs", type=click.IntRange(1), default=None, help="Fixtures: processes at a time on the stand-in device.")
 @click.option("--beats", type=click.IntRange(10), default=20, show_default=True, help="A script: steps after which it is stopped.")
 @click.option("--gpu-memory", type=Size(), default="24GiB", show_default=True, help="A script: memory of the device that is to be filled.")
@@ -59,6 +61,7 @@ def verify(
     device: str,
     output_format: str,
     page: Path | None,
+    record: Path | None,
     jobs: int | None,
     beats: int,
     gpu_memory: int,
@@ -81,6 +84,8 @@ def verify(
         raise click.ClickException("verify needs PyTorch: pip install 'flake8-torchmem[verify]'")
     from flake8_torchmem.verify.runner import Limits
 
+    if record is not None:
+        _require_place(record, whole=module is None and target is not None and target.is_dir())
     limits = Limits(timeout, memory_limit)
     settings = settings_of(select, ignore, extend_select)
     if module is not None:
@@ -90,7 +95,16 @@ def verify(
         raise click.UsageError("name a folder of fixtures, a script, or -m and a module")
     if target.is_file():
         return _script(target, None, arguments, device, output_format, beats, gpu_memory, limits, settings)
-    return _fixtures(target, device, output_format, page, jobs or os.cpu_count() or 1, limits, settings)
+    return _fixtures(target, device, output_format, page, record, jobs or os.cpu_count() or 1, limits, settings)
+
+
+def _require_place(record: Path, whole: bool) -> None:
+    """The table can be written at the end: minutes of measuring must not be lost."""
+    if not whole:
+        raise click.UsageError("--record takes the figures of a folder of fixtures")
+    folder = record.resolve().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.UsageError(f"--record: {folder} is no folder that can be written to")
 
 
 def _file_of(module: str) -> Path:
@@ -102,7 +116,16 @@ def _file_of(module: str) -> Path:
     raise click.UsageError(f"no module {module!r} in this folder")
 
 
-def _fixtures(folder: Path, device: str, output_format: str, page: Path | None, jobs: int, limits: Limits, settings: Settings) -> int:
+def _fixtures(
+    folder: Path,
+    device: str,
+    output_format: str,
+    page: Path | None,
+    record: Path | None,
+    jobs: int,
+    limits: Limits,
+    settings: Settings,
+) -> int:
     from flake8_torchmem.verify import fixtures, report
 
     chosen = settings.enabled_codes() if settings != type(settings)() else None
@@ -116,10 +139,22 @@ def _fixtures(folder: Path, device: str, output_format: str, page: Path | None, 
     if page is not None:
         from flake8_torchmem.verify.page import render
 
-        page.write_text("\n".join(render(result)), "utf-8")
+        write_file(str(page), render(result))
     if not result.device:
         return FAILURE
+    if record is not None:
+        _record(result, record)
     return FINDINGS if any(row.verdict.verdict.value == "REFUTED" for row in result.rows) else CLEAN
+
+
+def _record(result: Report, file: Path) -> None:
+    from flake8_torchmem.verify.record import OtherDeviceError, write
+
+    try:
+        changed = write(result, file, datetime.now(timezone.utc).date().isoformat())
+    except (OSError, OtherDeviceError) as error:
+        raise click.ClickException(f"{file}: {error}") from error
+    click.echo(f"{file}: {'written' if changed else 'the figures are those that it holds'}", err=True)
 
 
 def _script(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flake8_torchmem.fixes.document import Document
 from flake8_torchmem.fixes.plan import Planned
@@ -25,6 +25,12 @@ __all__ = ["Document", "Left", "Outcome", "Planned", "fix_document"]
 GENERATED = re.compile(r"^\s*(?:#|\"\"\"|''').*@generated\b", re.MULTILINE)
 MAX_CHARACTERS = 1_000_000
 HEAD = 40  # lines in which a file may say that it is generated
+
+
+class Find(Protocol):
+    """Finds in a text; whole: with what mends it."""
+
+    def __call__(self, text: str, whole: bool) -> list[Finding]: ...
 
 
 def fix_document(
@@ -48,27 +54,34 @@ def fix_document(
     Raises:
         SourceError: the file is no valid Python.
     """
+    selected = settings.enabled_codes(path) & rule_codes()
+    found = finder(path, settings, project)
+    reason = untouched(document)
+    if reason:
+        findings = [finding for finding in found(document.normal, whole=False) if finding.code in selected]
+        return Outcome(document, left=[Left(finding, reason) for finding in findings])
+    return Rounds(diagnosis(found), selected, UNSAFE_TOO if unsafe else SAFE_ONLY, wanted).run(document)
+
+
+def finder(path: str, settings: Settings, project: Project | None) -> Find:
+    """What finds in a text all that a fix must be judged by."""
     from flake8_torchmem.analysis.engine import check_text
     from flake8_torchmem.settings import Settings
     from flake8_torchmem.suppression import unsuppressed
 
-    selected = settings.enabled_codes(path) & rule_codes()
     # Rules that are off may be right about code that was too wrong before to be judged: they forbid nothing.
-    held = Settings().enabled_codes() | selected
+    held = Settings().enabled_codes() | (settings.enabled_codes(path) & rule_codes())
 
     def found(text: str, whole: bool) -> list[Finding]:
         findings = check_text(text, path, held, project=project, whole=whole, own=settings.own)
         return unsuppressed(text, [settings.weighed(finding) for finding in findings])
 
-    reason = untouched(document)
-    if reason:
-        findings = [finding for finding in found(document.normal, whole=False) if finding.code in selected]
-        return Outcome(document, left=[Left(finding, reason) for finding in findings])
+    return found
 
-    def diagnose(text: str) -> list[Finding]:
-        return found(text, whole=True) if found(text, whole=False) else []
 
-    return Rounds(diagnose, selected, UNSAFE_TOO if unsafe else SAFE_ONLY, wanted).run(document)
+def diagnosis(found: Find) -> Callable[[str], list[Finding]]:
+    """The findings of a text with their remedies, those looked for only where there is something to mend."""
+    return lambda text: found(text, whole=True) if found(text, whole=False) else []
 
 
 def untouched(document: Document) -> str:

@@ -46,6 +46,13 @@ class Document:
         return _LINE_END.sub("\n", self.text.removeprefix(_BOM))
 
     @property
+    def lines(self) -> list[str]:
+        """The lines with their ends, the byte order mark left out."""
+        body = self.text.removeprefix(_BOM)
+        ends = [match.end() for match in _LINE_END.finditer(body)]
+        return [body[begin:end] for begin, end in zip([0, *ends], [*ends, len(body)], strict=True) if begin < end]
+
+    @property
     def data(self) -> bytes:
         """The bytes of the file."""
         return self.text.encode(self.encoding)

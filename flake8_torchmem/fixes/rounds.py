@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from flake8_torchmem.model import Finding, Safety
 from flake8_torchmem.remedies import Decorate, Guard, NoRemedy, Remedy
 
 MAX_ROUNDS = 10
+WORD = re.compile(r"\w+")
 MAX_CONSEQUENCES = 3
 SAFE_ONLY = frozenset({Safety.SAFE})
 UNSAFE_TOO = frozenset({Safety.SAFE, Safety.UNSAFE})
@@ -83,8 +85,25 @@ class Rounds:
         outcome.left = list(self._left(outcome.document, findings))
         return outcome
 
+    def alone(self, document: Document, findings: list[Finding], finding: Finding, syntax: Syntax) -> Document:
+        """The document after the fix of one finding, and of what that one brings.
+
+        Args:
+            document: the file.
+            findings: all that is found in it.
+            finding: the one to mend.
+            syntax: of the document.
+
+        Raises:
+            Refused: it cannot be mended so, and why.
+        """
+        after, now, _ = self._checked(document, findings, [plan(finding, syntax)])
+        return self._tidied(document, after, now)[0]
+
     def _tidied(self, before: Document, after: Document, findings: list[Finding]) -> tuple[Document, list[Finding]]:
         """The document without imports that were of use before and are no longer."""
+        if not Counter(WORD.findall(before.normal)) - Counter(WORD.findall(after.normal)):
+            return after, findings  # every name is still there as often as it was: syntax need not be asked
         try:
             syntax = Syntax(after.normal)
             useless = idle(syntax) - idle(Syntax(before.normal))

@@ -1,11 +1,10 @@
-"""Files that are replaced whole or not at all."""
+"""Files that are replaced only if they are still what was read."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-import tempfile
+
+from flake8_torchmem.writing import put_in_place
 
 
 class ChangedError(Exception):
@@ -27,24 +26,11 @@ def replace_file(path: str, old: bytes, new: bytes) -> None:
         OSError: it cannot be written.
     """
     target = os.path.realpath(path)
-    found = os.stat(target)
-    if not os.access(target, os.W_OK):
-        raise PermissionError(13, "Permission denied", path)
-    handle, temporary = tempfile.mkstemp(prefix=".torchmem-", suffix=".tmp", dir=os.path.dirname(target))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, stat.S_IMODE(found.st_mode))
-        if hasattr(os, "chown"):
-            with contextlib.suppress(OSError):
-                os.chown(temporary, found.st_uid, found.st_gid)
+    os.stat(target)
+
+    def unchanged() -> None:
         with open(target, "rb") as current:
             if current.read() != old:
                 raise ChangedError(path)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+
+    put_in_place(target, new, unchanged)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from flake8_torchmem.model import FileError, Finding
 from flake8_torchmem.output import Report
 
 
-def render(report: Report) -> str:
+def render(report: Report, colour: bool = False) -> Iterator[str]:
     """The report as one JSON object."""
-    document = {
+    document: dict[str, object] = {
         "version": 1,
         "findings": [finding_entry(located.finding) for located in report.findings],
         "files_checked": report.files_checked,
         "errors": [error_entry(error) for error in report.errors],
     }
-    return json.dumps(document, indent=2)
+    if report.statistics:
+        document["statistics"] = report.counts()
+    yield json.dumps(document, indent=2)
 
 
 def finding_entry(finding: Finding) -> dict[str, str | int]:

@@ -1,7 +1,8 @@
 """Line plots as inline SVG, for HTML pages: no script, no font, no file beside it, and colours that the page may set.
 
 Text and axes have the colour of the text around them, so a plot is legible on light and on dark paper. A series is drawn in the colour
-`--torchmem-bad` or `--torchmem-fixed` where the page defines these, and otherwise in tones that do on both.
+`--torchmem-bad` or `--torchmem-fixed` where the page defines these, and otherwise in tones that do on both. A page that is to show it in
+less than its width says so for the class `torchmem-plot`; there are no style attributes, which strict pages forbid.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _elements(series: Sequence[Series], title: str, x_label: str, unit: str, fra
     name = html.escape(title, quote=True)
     yield (
         f'<svg class="torchmem-plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}"'
-        f' style="width:100%;max-width:{WIDTH}px;height:auto;font:11px system-ui,sans-serif" fill="currentColor"><title>{name}</title>'
+        f' width="{WIDTH}" height="{HEIGHT}" font-family="system-ui,sans-serif" font-size="11" fill="currentColor"><title>{name}</title>'
     )
     for value in _ticks(frame.low, frame.high, TICKS):
         y = frame.y(value)
@@ -85,10 +86,10 @@ def _elements(series: Sequence[Series], title: str, x_label: str, unit: str, fra
             yield f'<text x="{frame.x(beat)}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{beat:.0f}</text>'
     yield f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{html.escape(x_label)}</text>'
     for one in reversed(series):
-        yield f'<path d="{_line(one.values, frame)}" fill="none" style="stroke:{COLOURS[one.colour]};stroke-width:2"/>'
+        yield f'<path d="{_line(one.values, frame)}" fill="none" stroke="{COLOURS[one.colour]}" stroke-width="2"/>'
     x = LEFT
     for one in series:
-        yield f'<path d="M{x} 10h16" style="stroke:{COLOURS[one.colour]};stroke-width:2.5"/>'
+        yield f'<path d="M{x} 10h16" stroke="{COLOURS[one.colour]}" stroke-width="2.5"/>'
         yield f'<text x="{x + 21}" y="14">{html.escape(one.name)}</text>'
         x += 38 + 6 * len(one.name)
     if unit != "bytes":

@@ -12,6 +12,7 @@ _TAB = 4
 _WIDEST = 160  # characters of a source line that are shown
 _BEFORE = 60  # of those, in front of the spot when the line is longer
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # would move the cursor, reorder or break the text around them
+_NOT_CHARACTERS = frozenset("\ufffe\uffff")  # no XML document may hold them
 COLOURS = {Severity.ERROR: "1;31", Severity.WARNING: "1;33"}
 _BOLD, _BLUE, _GREEN = "1", "34", "32"
 
@@ -24,11 +25,13 @@ def render(report: Report, colour: bool) -> Iterator[str]:
         yield paint(printable(error.message), COLOURS[Severity.ERROR], colour)
     if report.errors:
         yield ""
-    yield _summary(report)
+    if report.statistics and report.findings:
+        yield from _statistics(report, colour)
+    yield summary(report)
 
 
 def printable(text: str) -> str:
-    """The text with every character escaped that a terminal would obey instead of show."""
+    """The text with every character escaped that a terminal would obey instead of show, or that a document could not hold."""
     return "".join(_shown(character) for character in text)
 
 
@@ -37,7 +40,7 @@ def _finding(located: Located, colour: bool) -> Iterator[str]:
     span = finding.span
     code = paint(finding.code, COLOURS[finding.severity], colour)
     yield f"{place(finding, colour)} {code} [{finding.name}] {printable(finding.message)}"
-    shown, underline = _excerpt(located.line, finding)
+    shown, underline = excerpt(located.line, finding)
     margin = " " * len(str(span.line))
     yield f"{paint(f'{span.line} |', _BLUE, colour)} {shown}"
     yield f"{paint(f'{margin} |', _BLUE, colour)} {paint(underline, COLOURS[finding.severity], colour)}"
@@ -50,7 +53,7 @@ def place(finding: Finding, colour: bool) -> str:
     return paint(f"{printable(finding.path)}:{finding.span.line}:{finding.span.column}:", _BOLD, colour)
 
 
-def _excerpt(line: str, finding: Finding) -> tuple[str, str]:
+def excerpt(line: str, finding: Finding) -> tuple[str, str]:
     """The source line, or the part of a long one around the finding, and the underline that fits below it."""
     span = finding.span
     start = min(span.column - 1, len(line))
@@ -59,18 +62,20 @@ def _excerpt(line: str, finding: Finding) -> tuple[str, str]:
     last = min(len(line), first + _WIDEST)
     end = max(start, min(end, last))
     lead, trail = "..." if first else "", "..." if last < len(line) else ""
-    before, spot, after = lead + _cells(line[first:start]), _cells(line[start:end]), _cells(line[end:last])
+    before, spot, after = lead + cells(line[first:start]), cells(line[start:end]), cells(line[end:last])
     return f"{before}{spot}{after}{trail}".rstrip(), " " * _width(before) + "^" * max(1, _width(spot))
 
 
-def _cells(text: str) -> str:
+def cells(text: str) -> str:
+    """Source text as it is shown: tabs as blanks, nothing that a terminal would obey."""
     return printable(text.replace("\t", " " * _TAB))
 
 
 def _shown(character: str) -> str:
     if character.isascii():
         return character if character.isprintable() else f"\\x{ord(character):02x}"
-    return character if unicodedata.category(character) not in _UNSAFE else character.encode("ascii", "backslashreplace").decode("ascii")
+    harmless = unicodedata.category(character) not in _UNSAFE and character not in _NOT_CHARACTERS
+    return character if harmless else character.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _width(text: str) -> int:
@@ -86,7 +91,18 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _summary(report: Report) -> str:
+def _statistics(report: Report, colour: bool) -> Iterator[str]:
+    """How often each rule reports, the most frequent first."""
+    rules = {located.finding.code: located.finding for located in report.findings}
+    counts = sorted(report.counts().items(), key=lambda each: -each[1])
+    width = len(str(counts[0][1]))
+    for code, number in counts:
+        yield f"{number:>{width}}  {paint(code, COLOURS[rules[code].severity], colour)}  {rules[code].name}"
+    yield ""
+
+
+def summary(report: Report) -> str:
+    """One line: how much was found, in how many files."""
     files = len({located.finding.path for located in report.findings})
     found = f"{count(len(report.findings), 'finding')} in {count(files, 'file')}" if report.findings else "no findings"
     unchecked = f"; {len(report.errors)} could not be checked" if report.errors else ""

@@ -70,15 +70,15 @@ Mend the file, run the checker under the Python version that the file is written
 }
 
 
-def internal_error(path: str, error: BaseException) -> Finding:
-    """The finding that stands for an exception of our own on this file."""
-    cause = " ".join(f"{type(error).__name__}: {error}".split())
+def internal_error(path: str, error: BaseException | str) -> Finding:
+    """The finding that stands for an exception of our own on this file, or for another failure, in words."""
+    cause = " ".join((error if isinstance(error, str) else f"{type(error).__name__}: {error}").split())
     return Finding(
         code=INTERNAL_ERROR.code,
         name=INTERNAL_ERROR.name,
         path=path,
         span=Span(1, 1, 1, 2),
         severity=INTERNAL_ERROR.severity,
-        message=f"{path} could not be checked: {cause}",
+        message=f"could not be checked: {cause}",
         help="please report this with the file; the other files were checked",
     )

@@ -22,6 +22,7 @@ class VirtualBackend:
     """The stand-in device: exact bytes, no time and no caching allocator."""
 
     name = "virtual"
+    title = "stand-in"
     exact = True
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class CudaBackend:
             raise RefusedError("this PyTorch sees no CUDA device")
         if torch.cuda.get_allocator_backend() != "native":
             raise RefusedError("the allocator is not PyTorch's own (cudaMallocAsync): it does not say what was asked for")
+        self.title: str = torch.cuda.get_device_name()
 
     @contextmanager
     def running(self, probe: Probe) -> Iterator[None]:

@@ -37,7 +37,8 @@ def main() -> None:
         except RefusedError as error:
             _say(output, {"refused": str(error)})
             return
-        _say(output, {"device": backend.name, "why": why, "torch": torch.__version__, "exact": backend.exact})
+        own = {"device": backend.name, "name": backend.title, "why": why}
+        _say(output, {**own, "torch": torch.__version__, "exact": backend.exact})
         if job["kind"] != "device":  # which is answered by now
             KINDS_OF_JOBS[job["kind"]](job, backend, output)
 

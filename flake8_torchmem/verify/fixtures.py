@@ -74,6 +74,7 @@ class Report:
 
     rows: list[Row] = field(default_factory=list)
     device: str = ""
+    name: str = ""
     why: str = ""
     torch: str = ""
 
@@ -123,6 +124,7 @@ def verify(fixtures: Sequence[Fixture], device: str, limits: Limits, jobs: int, 
     outcome = run_job({"kind": "device", "device": device}, limits)
     for line in outcome.lines:
         report.device, report.why, report.torch = line.get("device", ""), line.get("why", ""), line.get("torch", "")
+        report.name = line.get("name", "")
     report.why = report.why or cause(outcome)
     if not report.device:
         return report

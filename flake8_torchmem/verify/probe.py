@@ -25,10 +25,11 @@ LINES_EVERY = 4  # beats
 class Backend(Protocol):
     """A device that can be measured, entered for one run.
 
-    `exact`: bytes are those that were asked for.
+    `title`: the device's own name; `exact`: bytes are those that were asked for.
     """
 
     name: str
+    title: str
     exact: bool
 
     def running(self, probe: Probe) -> Any: ...  # noqa: ANN401

@@ -7,13 +7,14 @@ the same figures, and the fixed one must lack the effect.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 from statistics import median, quantiles
 
-from flake8_torchmem.verify.series import KINDS, Run, Sample
+from flake8_torchmem.verify.series import FORWARD, KINDS, STEP, Run, Sample
 
 WARM_UP = 4  # beats in which optimizers and caches fill
 MIN_BEATS = {"grows": 12, "host": 12, "peak": 6, "time": 12}
@@ -102,8 +103,28 @@ def slope(series: Sequence[int]) -> float:
 
 def _growth(twins: Twins, name: str, unit: str) -> Verdict:
     kind = beats_of(twins, MIN_BEATS["grows"])
-    if kind is None:
-        return _open("too few beats", too_few=True)
+    verdict = _grown(twins, kind, name, unit) if kind is not None else _open("too few beats", too_few=True)
+    if kind == FORWARD or not (verdict.verdict is Finding.REFUTED or verdict.too_few):
+        return verdict
+    # What only an evaluation keeps does not show from one step to the next.
+    bad, again, fixed = (_evaluation(run) for run in (twins.bad, twins.again, twins.fixed))
+    between = Twins(bad, again, fixed, twins.exact, twins.measures)
+    if beats_of(between, MIN_BEATS["grows"]) is None:
+        return verdict
+    return _grown(between, FORWARD, name, unit)
+
+
+def _evaluation(run: Run) -> Run:
+    """The most forwards in a row that no step follows; none where no optimizer steps."""
+    steps = [sample.seconds for sample in run.samples[STEP]]
+    between: dict[int, list[Sample]] = {}
+    for sample in run.samples[FORWARD] if steps else []:
+        between.setdefault(bisect(steps, sample.seconds), []).append(sample)
+    rows = [row[:-1] if ended < len(steps) else row for ended, row in between.items()]
+    return Run({**Run().samples, FORWARD: max(reversed(rows), key=len, default=[])})
+
+
+def _grown(twins: Twins, kind: str, name: str, unit: str) -> Verdict:
     bad, again, fixed = (run.series(kind, name) for run in (twins.bad, twins.again, twins.fixed))
     if twins.exact and bad != again:
         return _open("two runs of the flagged program differ")

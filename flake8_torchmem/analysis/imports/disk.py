@@ -8,7 +8,7 @@ were asked can ask them again later; the same answers mean the same findings.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -57,12 +57,14 @@ class Disk:
         trace: of what is being computed.
         steady: whether every file was the same whenever it was read, as far as that was looked at.
         digesting: look at that, and be able to give answers; set before anything is read.
+        unsaved: texts of files by path, as an editor holds them, in place of what the disk has.
     """
 
     searched: int
     trace: Trace = field(default_factory=Trace)
     steady: bool = True
     digesting: bool = False
+    unsaved: Mapping[str, str] = field(default_factory=dict)
     _folders: dict[str, Folder] = field(default_factory=dict)
     _digests: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     _real: dict[str, str] = field(default_factory=dict)
@@ -149,7 +151,9 @@ class Disk:
     def _read(self, path: str, root: str) -> bytes:
         try:
             data = b""
-            if self._is_inside(path, root) and os.path.getsize(path) <= MAX_FILE:
+            if path in self.unsaved:
+                data = self.unsaved[path].encode("utf-8")
+            elif self._is_inside(path, root) and os.path.getsize(path) <= MAX_FILE:
                 with open(path, "rb") as file:
                     data = file.read()
         except (OSError, ValueError):

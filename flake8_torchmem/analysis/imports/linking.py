@@ -14,6 +14,7 @@ from flake8_torchmem.analysis import gate, ir, paths
 from flake8_torchmem.analysis.imports.project import Definition, Place, Project
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.objects import annotated
+from flake8_torchmem.model import Span
 from flake8_torchmem.ownnames import OwnNames
 from flake8_torchmem.source import Slices
 
@@ -39,13 +40,12 @@ class Linked:
     guarded: set[str] = field(default_factory=set)
     places: dict[ir.File, Place] = field(default_factory=dict)
 
-    def locate(self, site: ir.Site) -> str:
-        """The line and file of a site in a linked file."""
+    def locate(self, site: ir.Site) -> Span | None:
+        """Where a site is in its linked file; None when it cannot be found again."""
         place = self.places[site.file]
         outline = place.outline
         tree = outline.parse(place.name)
-        span = tree and Slices(outline.text, gate.whole(outline.text, tree, outline.scope, site.file.own)).locate(site)
-        return f"{span.line if span else '?'} of {site.file.name}"
+        return Slices(outline.text, gate.whole(outline.text, tree, outline.scope, site.file.own)).locate(site) if tree is not None else None
 
 
 class Linker:

@@ -1,0 +1,132 @@
+"""How `torchmem check` goes about its work: the options, and who does it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from flake8_torchmem.output.text import printable
+from flake8_torchmem.running import FileResult, Task, check_files
+from flake8_torchmem.running.task import ClusterError, program
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis.imports.project import Project
+    from flake8_torchmem.running.crews import Crew
+    from flake8_torchmem.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the files of a run are checked.
+
+    Attributes:
+        imports: follow what they import.
+        cache: the folder in which findings are kept; None keeps none.
+        jobs: processes at once; None for as many as are worth it.
+        dask: the scheduler of a cluster that does the work.
+    """
+
+    imports: bool
+    cache: str | None
+    jobs: int | None
+    dask: str | None
+
+    @classmethod
+    def of(cls, no_imports: bool, no_cache: bool, cache_dir: str | None, jobs: int | None, dask: str | None) -> Work:
+        """What the command line asks for."""
+        # Where a cluster's workers are, the folder of a user's caches may be one that all of them share: no place for a database.
+        cache = cache_dir or (_users_cache() if dask is None else None)
+        return cls(not no_imports, None if no_cache else cache, jobs, dask)
+
+    def results(self, files: Sequence[str], settings: Settings, stdin_name: str) -> Generator[FileResult, None, None]:
+        """What comes of the files, in their order.
+
+        Args:
+            files: paths; `-` is standard input.
+            settings: which rules to run.
+            stdin_name: what standard input is called.
+
+        Raises:
+            ClickException: the cluster cannot do the work.
+        """
+        task = Task(settings, self.imports, self.cache, program=None if self.dask is None else program())
+        try:
+            with self._crews() as (crew, helpers), closing(check_files(files, task, crew, helpers, stdin_name, _complain)) as results:
+                yield from results
+        except ClusterError as error:
+            raise click.ClickException(f"--dask: {printable(str(error))}") from error
+
+    def project(self) -> Project | None:
+        """Follows imports anew, in this process."""
+        from flake8_torchmem.analysis.imports.project import Project
+
+        return Project() if self.imports else None
+
+    @contextmanager
+    def _crews(self) -> Iterator[tuple[Crew | None, Callable[[], Crew] | None]]:
+        """Who does the work from the start, if not this process, and who takes over from it if it turns out to be long."""
+        if self.dask is not None:
+            from flake8_torchmem.running.cluster import connected
+
+            with connected(self.dask) as cluster:
+                yield cluster, None
+        elif self.jobs is None:
+            yield None, partial(_processes, processors()) if processors() > 1 else None
+        else:
+            yield _processes(self.jobs) if self.jobs > 1 else None, None
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _processes(size: int) -> Crew:
+    from flake8_torchmem.running.pool import Processes
+
+    return Processes(size)
+
+
+def working(command: Command) -> Command:
+    """`--no-imports`, `--no-cache`, `--cache-dir`, `--jobs` and `--dask`."""
+    cache = "Where findings are kept; by default in the user's caches."
+    jobs = "Processes at once; auto: as many as there are processors, for runs that are long enough."
+    options = (
+        click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it."),
+        click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run."),
+        click.option("--cache-dir", envvar="TORCHMEM_CACHE_DIR", metavar="FOLDER", help=cache),
+        click.option("--jobs", callback=_jobs, default="auto", show_default=True, metavar="N|auto", help=jobs),
+        click.option("--dask", metavar="SCHEDULER", help="Have a Dask cluster's workers do the work: its address, or its scheduler file."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _jobs(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor 'auto'")
+    return int(value)
+
+
+def _users_cache() -> str | None:
+    """The folder among the user's caches; None for a user without a home."""
+    from platformdirs import user_cache_dir
+
+    folder = user_cache_dir("torchmem", appauthor=False)
+    return folder if os.path.isabs(folder) else None
+
+
+def _complain(message: str) -> None:
+    click.echo(f"torchmem: {message}", err=True)
