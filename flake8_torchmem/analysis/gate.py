@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WITH_COMPANIONS, triggers
-from flake8_torchmem.analysis.units import Unit, first_line, units_of
+from flake8_torchmem.analysis.units import Unit, declares_option, first_line, units_of
 from flake8_torchmem.ownnames import NONE, OwnNames
 
 MAX_UNIT = 200_000
@@ -90,7 +90,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
         codes: rules to run.
         own: names that are read as PyTorch's.
     """
-    words = triggers(codes).of(text)
+    words = triggers(codes).of(own.spelled(text))
     units = list(units_of(tree, text, own))
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
@@ -127,7 +127,7 @@ def everything(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames
     if select(text, tree, codes, own) is None:
         return None
     chosen = (unit for unit in units_of(tree, text, own) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
-    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit)], own, *imports(tree))
+    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit)], own, *imports(tree), trimmed=False)
 
 
 def matching(text: str, tree: ast.Module, pattern: re.Pattern[str], own: OwnNames) -> Selection:
@@ -312,7 +312,7 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
 
 def _context(unit: Unit, chosen: set[Unit]) -> bool:
     """Small module-level statements that may bind or freeze models, bind optimizers, switch gradients off, or call what was chosen."""
-    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT:
+    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT or (declares_option(unit.node) and not unit.rest):
         return False
     if not BINDS.search(unit.text):
         names = [name for node in (unit.node, *unit.rest) if (name := _number(node)) is not None]
@@ -363,19 +363,25 @@ def _too_deep(expression: ast.expr) -> bool:
 
 
 def _selection(
-    tree: ast.Module, units: list[Unit], own: OwnNames, names: dict[str, str], relative: dict[str, tuple[int, str]]
+    tree: ast.Module,
+    units: list[Unit],
+    own: OwnNames,
+    names: dict[str, str],
+    relative: dict[str, tuple[int, str]],
+    trimmed: bool = True,
 ) -> Selection:
     """The chosen units as slices: statements of the module body first, then functions, and methods under their class's header."""
     ranges: list[list[tuple[int, int]]] = []
     body: list[ast.stmt] = []
     for unit in sorted(units, key=lambda unit: bool(unit.name)):
+        node, lines = unit.slice() if trimmed else (unit.node, [(unit.first, unit.end)])
         if unit.cls is None:
-            body += [unit.node, *unit.rest]
-            ranges.append([(unit.first, unit.end)])
+            body += [node, *unit.rest]
+            ranges.append(lines)
             continue
-        header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
+        header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[node], decorator_list=[])
         body.append(ast.copy_location(header, unit.cls))
-        ranges.append([(first_line(unit.cls), first_line(unit.cls.body[0])), (unit.first, unit.end)])
+        ranges.append([(first_line(unit.cls), first_line(unit.cls.body[0])), *lines])
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     bases = {cls.name: tuple(map(ast.unparse, cls.bases)) for cls in classes}
     guarded = frozenset(cls.name for cls in classes if any(_is_guarded_call(node, own) for node in cls.body))

@@ -6,6 +6,7 @@ import ast
 import builtins
 import re
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,6 +45,21 @@ class Unit:
         """Names that it calls or hands to a loader."""
         return {name for part in self.text.split("(")[:-1] if (name := _last_word(part))} | set(COLLATES.findall(self.text))
 
+    def slice(self) -> tuple[ast.stmt, list[tuple[int, int]]]:
+        """Its node and lines without what declares options: of a training script that is often a third, which no rule looks at."""
+        if not isinstance(self.node, (ast.FunctionDef, ast.AsyncFunctionDef)) or "add_argument" not in self.text:
+            return self.node, [(self.first, self.end)]
+        body, lines, begin = self.node.body[:1], [], self.first
+        for index, statement in enumerate(self.node.body[1:], 1):
+            if declares_option(statement) and _is_alone(self.node.body, index):
+                lines.append((begin, statement.lineno))
+                begin = (statement.end_lineno or statement.lineno) + 1
+            else:
+                body.append(statement)
+        node = copy(self.node)
+        node.body = body
+        return node, [(first, end) for first, end in (*lines, (begin, self.end)) if first < end]
+
     @cached_property
     def loops(self) -> tuple[ast.AST, ...]:
         """Its loops and comprehensions."""
@@ -74,6 +90,24 @@ def _last_word(text: str) -> str:
     while begin and (text[begin - 1].isalnum() or text[begin - 1] == "_"):
         begin -= 1
     return text[begin:end]
+
+
+def declares_option(statement: ast.stmt) -> bool:
+    """`parser.add_argument(...)`, unless its default may be a number, which is read where an option says how many."""
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or call.func.attr != "add_argument":
+        return False
+    if any(keyword.arg is None for keyword in call.keywords):
+        return False
+    default = next((keyword.value for keyword in call.keywords if keyword.arg == "default"), ast.Constant(None))
+    return isinstance(default, ast.Constant) and not isinstance(default.value, int)
+
+
+def _is_alone(body: list[ast.stmt], index: int) -> bool:
+    """Whether a statement, not the first of its block, shares no line with others."""
+    before, statement = body[index - 1], body[index]
+    after = body[index + 1].lineno if index + 1 < len(body) else None
+    return (before.end_lineno or 0) < statement.lineno and (after is None or after > (statement.end_lineno or 0))
 
 
 def _headers(loop: ast.AST) -> list[ast.expr]:
