@@ -6,11 +6,12 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 from flake8_torchmem.model import FileError
+from flake8_torchmem.patterns import Patterns
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
 
 if TYPE_CHECKING:
@@ -18,11 +19,39 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 _SUFFIX = ".py"
-_SKIPPED_FOLDERS = frozenset(
+SKIPPED_FOLDERS = frozenset(
     {".git", ".hg", ".svn", "__pycache__", "node_modules", ".tox", ".nox", ".eggs", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 )
 _MARKS_OF_ENVIRONMENTS = frozenset({"pyvenv.cfg", "conda-meta"})
 _EDITOR_LOCK_PREFIX = ".#"  # a dangling link on purpose
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """What is not looked at, besides what git ignores and virtual environments.
+
+    Attributes:
+        folders: names of folders.
+        patterns: of files and folders.
+        forced: leave out what is named as well.
+    """
+
+    folders: frozenset[str] = SKIPPED_FOLDERS
+    patterns: tuple[Patterns, ...] = ()
+    forced: bool = False
+
+    def match(self, path: str, is_folder: bool) -> bool:
+        """Whether an entry of a folder is left out."""
+        return (is_folder and os.path.basename(path) in self.folders) or any(one.match(path, is_folder) for one in self.patterns)
+
+    def match_named(self, path: str, is_folder: bool) -> bool:
+        """Whether a path that was named is left out, by what it is or where it is."""
+        around = os.path.abspath(path).split(os.sep)
+        return self.match(path, is_folder) or not self.folders.isdisjoint(around if is_folder else around[:-1])
+
+    def inside(self, folder: str) -> Exclusions:
+        """What holds in a folder that was named: patterns by which it would be left out itself are not meant."""
+        return replace(self, patterns=tuple(one.without(folder) for one in self.patterns))
 
 
 @dataclass
@@ -40,17 +69,19 @@ class Sources:
     missing: list[str] = field(default_factory=list)
 
 
-def find_files(paths: Sequence[str]) -> Sources:
+def find_files(paths: Sequence[str], exclusions: Exclusions = Exclusions()) -> Sources:
     """Expand the given paths. `-` stands for standard input and is passed on."""
     sources = Sources()
     for path in paths:
         if path == STDIN:
             sources.files.append(path)
+        elif exclusions.forced and exclusions.match_named(path, os.path.isdir(path)):
+            continue
         elif not os.path.lexists(path):
             sources.missing.append(path)
             sources.errors.append(unreadable(path, "no such file or folder"))
         elif os.path.isdir(path):
-            _add_folder(path, sources)
+            _add_folder(path, sources, exclusions.inside(path))
         else:
             _add_file(path, sources)
     sources.files = _unique(sources.files)
@@ -112,7 +143,7 @@ def _obstacle(path: str) -> str | None:
     return None if stat.S_ISREG(mode) else f"not a regular file; pass {STDIN} to check standard input"
 
 
-def _add_folder(root: str, sources: Sources) -> None:
+def _add_folder(root: str, sources: Sources, exclusions: Exclusions) -> None:
     """Walk a folder without following links to folders: no link can make the walk endless."""
     pending = [(root, True, _Ignores.above(os.path.abspath(root)))]
     while pending:
@@ -128,23 +159,21 @@ def _add_folder(root: str, sources: Sources) -> None:
             continue
         if path == root or _MARKS_OF_ENVIRONMENTS.isdisjoint(entry.name for entry in entries):
             inner = ignores.within(os.path.abspath(path))
-            pending.extend((entry.path, is_dir, inner) for entry, is_dir in _wanted(entries, inner))
+            pending.extend((entry.path, is_dir, inner) for entry, is_dir in _wanted(entries, inner, exclusions))
 
 
-def _wanted(entries: list[os.DirEntry[str]], ignores: _Ignores) -> Iterator[tuple[os.DirEntry[str], bool]]:
+def _wanted(entries: list[os.DirEntry[str]], ignores: _Ignores, exclusions: Exclusions) -> Iterator[tuple[os.DirEntry[str], bool]]:
     """The entries to go on with, each with whether it is a folder."""
     for entry in entries:
         is_folder = entry.is_dir(follow_symlinks=False)
-        if is_folder:
-            wanted = entry.name not in _SKIPPED_FOLDERS
-        else:
-            wanted = entry.name.endswith(_SUFFIX) and not entry.name.startswith(_EDITOR_LOCK_PREFIX) and not _is_linked_folder(entry)
-        if wanted and not ignores.match(os.path.abspath(entry.path), is_folder):
+        wanted = is_folder or _is_source(entry)
+        if wanted and not (exclusions.match(entry.path, is_folder) or ignores.match(os.path.abspath(entry.path), is_folder)):
             yield entry, is_folder
 
 
-def _is_linked_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and os.path.isdir(entry.path)
+def _is_source(entry: os.DirEntry[str]) -> bool:
+    is_linked_folder = entry.is_symlink() and os.path.isdir(entry.path)
+    return entry.name.endswith(_SUFFIX) and not entry.name.startswith(_EDITOR_LOCK_PREFIX) and not is_linked_folder
 
 
 @dataclass(frozen=True)

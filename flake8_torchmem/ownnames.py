@@ -75,3 +75,9 @@ class OwnNames:
 
 
 NONE = OwnNames()
+
+
+def refused(names: tuple[str, ...]) -> str:
+    """What is wrong with names, in words; empty if nothing is."""
+    wrong = (name for name in names if not all(part.isidentifier() for part in name.split(".")))
+    return next((f"{name!r} is no name like 'clear_gradients' or 'package.module.clear_gradients'" for name in wrong), "")

@@ -41,6 +41,10 @@ class Patterns:
             return False
         return spec(self.patterns).match_file(relative + "/" if is_folder else relative)
 
+    def without(self, folder: str) -> Patterns:
+        """The patterns that do not mean a folder."""
+        return Patterns(self.folder, tuple(one for one in self.patterns if not Patterns(self.folder, (one,)).match(folder, is_folder=True)))
+
 
 @lru_cache(maxsize=256)
 def spec(patterns: tuple[str, ...]) -> GitIgnoreSpec:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
+from flake8_torchmem.ownnames import NONE, SPELLINGS, OwnNames, refused
 from flake8_torchmem.rules import rule_codes
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
 
@@ -25,6 +27,8 @@ class TorchMemPlugin:
 
     codes: ClassVar[frozenset[str]] = frozenset()
     follow: ClassVar[bool] = False
+    root: ClassVar[str] = ""
+    own: ClassVar[OwnNames] = NONE
     project: ClassVar[Project | None] = None
 
     def __init__(self, tree: ast.Module, filename: str, lines: list[str]) -> None:
@@ -34,7 +38,7 @@ class TorchMemPlugin:
 
     @classmethod
     def add_options(cls, manager: OptionManager) -> None:
-        """Keep the default-off rules quiet unless they are selected, and let imports be left alone."""
+        """Keep the default-off rules quiet unless they are selected; and what flake8 has no option for."""
         manager.extend_default_ignore(DEFAULT_OFF)
         manager.add_option(
             "--torchmem-no-imports",
@@ -42,12 +46,31 @@ class TorchMemPlugin:
             parse_from_config=True,
             help="Judge each file alone: do not read what it imports from the project around it.",
         )
+        manager.add_option(
+            "--torchmem-project-root",
+            metavar="FOLDER",
+            default="",
+            parse_from_config=True,
+            normalize_paths=True,
+            help="Where imports are looked for; by default in the project around each file.",
+        )
+        for kind, spelling in SPELLINGS.items():
+            manager.add_option(
+                f"--torchmem-{kind.replace('_', '-')}",
+                metavar="NAMES",
+                default="",
+                parse_from_config=True,
+                comma_separated_list=True,
+                help=f"Names of your own that are read as PyTorch's {spelling}.",
+            )
 
     @classmethod
     def parse_options(cls, options: argparse.Namespace) -> None:
         """Remember what to run. flake8 calls this again in every worker process that does not inherit this one's memory."""
         cls.codes = _reported_codes(options)
         cls.follow = not getattr(options, "torchmem_no_imports", False)
+        cls.root = _folder(options)
+        cls.own = _own_names(options)
         cls.project = None
 
     def run(self) -> Iterator[tuple[int, int, str, type[TorchMemPlugin]]]:
@@ -61,7 +84,7 @@ class TorchMemPlugin:
         try:
             from flake8_torchmem.analysis.engine import check_text
 
-            return check_text("".join(self.lines), self.filename, self.codes, self.tree, self._project())
+            return check_text("".join(self.lines), self.filename, self.codes, self.tree, self._project(), own=self.own)
         except Exception as error:  # noqa: BLE001
             return [internal_error(self.filename, error)]
 
@@ -71,8 +94,33 @@ class TorchMemPlugin:
         if cls.follow and cls.project is None:
             from flake8_torchmem.analysis.imports.project import FLAKE8_LIMITS, Project
 
-            cls.project = Project(FLAKE8_LIMITS)
+            cls.project = Project(FLAKE8_LIMITS, cls.root)
         return cls.project
+
+
+def _folder(options: argparse.Namespace) -> str:
+    """The given folder of the project; flake8 has made a path in a file relative to the working directory, or it is so anyway."""
+    given = getattr(options, "torchmem_project_root", "")
+    if given and not os.path.isdir(given):
+        raise _critical("project-root", f"there is no folder {given!r}")
+    return os.path.abspath(given) if given else ""
+
+
+def _own_names(options: argparse.Namespace) -> OwnNames:
+    """What the options say of names, by what they are read as."""
+    given = {kind: tuple(getattr(options, f"torchmem_{kind}", ())) for kind in SPELLINGS}
+    for kind, names in given.items():
+        if cause := refused(names):
+            raise _critical(kind.replace("_", "-"), cause)
+    return OwnNames(**given) if any(given.values()) else NONE
+
+
+def _critical(option: str, cause: str) -> Exception:
+    """What flake8 shows as it is, in place of a traceback."""
+    from flake8.exceptions import ExecutionError
+
+    error: Exception = ExecutionError(f"--torchmem-{option}: {cause}")
+    return error
 
 
 def _reported_codes(options: argparse.Namespace) -> frozenset[str]:

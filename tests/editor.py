@@ -44,6 +44,7 @@ class Editor:
     ) -> None:
         self.published: dict[str, list[types.PublishDiagnosticsParams]] = {}
         self.log: list[str] = []
+        self.messages: list[str] = []
         self.watched: list[types.Registration] = []
         self.texts: dict[str, tuple[int, str]] = {}
         self.news = threading.Condition()
@@ -72,6 +73,11 @@ class Editor:
                 self.log.append(params.message)
                 self.news.notify_all()
 
+        def message(params: types.ShowMessageParams) -> None:
+            with self.news:
+                self.messages.append(params.message)
+                self.news.notify_all()
+
         def registered(params: types.RegistrationParams) -> None:
             with self.news:
                 self.watched += params.registrations
@@ -79,6 +85,7 @@ class Editor:
 
         self.client.feature(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)(publish)
         self.client.feature(types.WINDOW_LOG_MESSAGE)(log)
+        self.client.feature(types.WINDOW_SHOW_MESSAGE)(message)
         self.client.feature(types.CLIENT_REGISTER_CAPABILITY)(registered)
 
     def call(self, work: Coroutine[Any, Any, Result]) -> Result:

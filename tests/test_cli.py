@@ -157,7 +157,7 @@ def test_selection(tmp_path: Path, arguments: list[str], expected: list[str]) ->
     [
         (["--select", "TM1011"], "did you mean TM101?"),
         (["--ignore", "E501"], "no rule has a code that starts with 'E501'"),
-        (["--select", ","], "it names no code"),
+        (["--select", ","], "it is empty"),
         (["--output-format", "yaml"], "'yaml' is not one of"),
         (["--no-such-option"], "No such option"),
     ],

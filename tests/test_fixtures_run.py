@@ -141,7 +141,8 @@ def test_memory_moves_as_described(folder: Path, case: dict[str, Any]) -> None:
         assert case["bytes_per_beat"] / 2 <= in_bad <= case["bytes_per_beat"] * 2
         assert in_fixed <= max(case["fixed_bytes_per_beat"] * 2, in_bad / 10)
     else:
-        assert in_bad == in_fixed == case.get("bytes_per_beat", 0)
+        assert in_bad == in_fixed
+        assert case.get("bytes_per_beat", 0) / 2 <= in_bad <= case.get("bytes_per_beat", 0) * 2
     if "peak_bytes_more" in case:
         assert case["peak_bytes_more"] / 2 <= peak(bad, 16) - peak(fixed, 16) <= case["peak_bytes_more"] * 2
 

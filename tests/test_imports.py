@@ -71,6 +71,15 @@ for code, path in {bad}.items():
     assert loaded(f"{lint}fix_source({LEAKY!r})", tmp_path) >= mending
 
 
+@pytest.mark.parametrize("output_format", ["text", "json", "github", "gitlab", "junit"])
+def test_reports_without_fixes_import_nothing_that_plans_them(tmp_path: Path, output_format: str) -> None:
+    (tmp_path / "a.py").write_text(LEAKY)
+    call = CALL_TORCHMEM.replace("'a.py'", f"'a.py', '--output-format={output_format}', '--output-file={os.devnull}'")
+    names = loaded(call, tmp_path)
+    assert "flake8_torchmem.output" in names
+    assert not [name for name in names if name.startswith(("flake8_torchmem.fixes", "flake8_torchmem.measured"))]
+
+
 def test_linting_never_imports_torch(tmp_path: Path) -> None:
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "torch.py").write_text("raise SystemExit('torch was imported')\n")

@@ -285,6 +285,31 @@ def test_other_documents_are_read_as_the_editor_holds_them(editor: Editor, tmp_p
     editor.close(caller)
 
 
+def test_each_folder_has_its_configuration_and_it_may_change(editor: Editor, tmp_path: Path) -> None:
+    strict, lax = tmp_path / "strict", tmp_path / "lax"
+    for folder in (strict, lax):
+        folder.mkdir()
+        (folder / "pyproject.toml").write_text("[tool.flake8_torchmem]\n")
+    configuration = lax / "pyproject.toml"
+    configuration.write_text('[tool.flake8_torchmem]\nignore = ["TM201"]\nseverity = { TM1 = "warning" }\nextend-exclude = ["old_*.py"]\n')
+    one, other, old = (editor.open(path, BOTH) for path in (strict / "a.py", lax / "a.py", lax / "old_a.py"))
+    assert codes(editor.diagnostics(one)) == ["TM101", "TM201"]
+    (found,) = editor.diagnostics(other)
+    assert (found.code, found.severity) == ("TM101", types.DiagnosticSeverity.Warning)
+    assert editor.diagnostics(old) == []
+    configuration.write_text('[tool.flake8_torchmem]\nselect = ["TM201"]\n')
+    editor.touched(configuration)
+    assert codes(editor.diagnostics(other, after=1)) == ["TM201"]
+    assert codes(editor.diagnostics(old, after=1)) == ["TM201"]
+    configuration.write_text("[tool.flake8_torchmem]\nselekt = []\n")
+    editor.touched(configuration)
+    editor.touched(configuration)
+    assert codes(editor.diagnostics(other, after=2)) == ["TM201"]  # what held before
+    assert len([line for line in editor.messages if "selekt" in line]) == 1
+    for uri in (one, other, old):
+        editor.close(uri)
+
+
 def test_files_that_findings_depend_on_are_watched(editor: Editor) -> None:
     editor.until(lambda: editor.watched)
     (registration,) = editor.watched

@@ -14,7 +14,7 @@ from flake8_torchmem.rules import rule_modules
 from flake8_torchmem.rules.internal import INTERNAL_RULES
 from tests.running import REPOSITORY
 
-SECTIONS = ["What it does", "Why it matters", "Example", "What it stays silent on", "Fix safety", "References"]
+SECTIONS = ["What it does", "Why it matters", "Measured", "Example", "What it stays silent on", "Fix safety", "References"]
 FIXTURE_FILES = {"bad.py", "fixed.py", "fixture.toml", "good.py"}
 CASES_AT_LEAST = {"fire": 15, "silent": 25}
 SHAPES = {"catch": 12, "silent": 22}  # of real code, ranked by how often they occur: what must be reported, what must not

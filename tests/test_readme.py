@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from flake8_torchmem.catalogue import catalogue
+from flake8_torchmem.configuration import configure
 from tests.running import REPOSITORY, flake8, torchmem
 
 README = REPOSITORY / "README.md"
@@ -52,3 +53,12 @@ def test_the_flake8_example_gives_the_output_that_is_shown(tmp_path: Path) -> No
     (tmp_path / "train.py").write_text(source["source"], "utf-8")
     output = flake8("--select=TM", "train.py", cwd=tmp_path).out
     assert_shows("flake8", f"```console\n$ flake8 --select=TM train.py\n{output}```\n")
+
+
+def test_the_configuration_that_is_shown_is_taken(tmp_path: Path) -> None:
+    shown = between("configuration").search(README.read_text("utf-8"))
+    assert shown is not None
+    (tmp_path / "pyproject.toml").write_text(shown.group().removeprefix("```toml\n").removesuffix("```\n"), "utf-8")
+    found = configure([str(tmp_path)])
+    assert {key for key, origin in found.origins.items() if origin == "default"} == {"select", "exclude"}
+    assert found.settings.own.kinds("acme.cut") == ("detach",)

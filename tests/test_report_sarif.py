@@ -129,6 +129,14 @@ def test_a_region_shows_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert place["contextRegion"]["snippet"]["text"] == "        total += loss"
 
 
+def test_places_that_a_message_speaks_of_are_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(UNCLEARED)
+    (result,) = run_of(monkeypatch, tmp_path)["results"]
+    lines = [related["physicalLocation"]["region"]["startLine"] for related in result["relatedLocations"]]
+    assert lines
+    assert all(f"line {line}" in result["message"]["text"] for line in lines)
+
+
 def test_what_could_not_be_checked_is_a_notification_and_no_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     (tmp_path / "leaky.py").write_text(LEAKY)

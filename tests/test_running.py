@@ -274,4 +274,4 @@ def test_whoever_ends_leaves_no_one_behind(folder: Path, troubled: dict[str, str
 def test_a_number_of_processes_that_is_none(tmp_path: Path, value: str) -> None:
     result = torchmem("check", f"--jobs={value}", ".", cwd=tmp_path)
     assert result.status == 2
-    assert f"{value!r} is neither a number from 1 on nor 'auto'" in result.err
+    assert f"{int(value) if value.isdecimal() else repr(value)} is neither a number from 1 on nor 'auto'" in result.err

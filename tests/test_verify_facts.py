@@ -118,6 +118,18 @@ def recurrent(grad: bool) -> Callable[[Batches], object]:
     return program
 
 
+def carried(detach: bool) -> Callable[[Batches], object]:
+    """Each turn back-propagates through all turns so far, unless the state is detached."""
+
+    def program(batches: Batches) -> None:
+        model, state = torch.nn.RNN(64, 128).to("cuda"), None
+        for inputs, _ in batches:
+            _, state = model(inputs[None], state if state is None or not detach else state.detach())
+            state.sum().backward(retain_graph=True)
+
+    return program
+
+
 def second_order(clear: Callable[[Tensor], object]) -> Callable[[Batches], object]:
     def program(batches: Batches) -> None:
         model = network()
@@ -218,6 +230,7 @@ PAIRS = [
     Pair("detached output left on the device", keeping(lambda _, out: out.detach()), keeping(lambda _, out: out.detach().cpu()), OUTPUT),
     Pair("view of an output kept", keeping(lambda _, out: out.detach()[0]), keeping(lambda _, out: out.detach()[0].clone()), OUTPUT, 40),
     Pair("state carried on, nothing back-propagates", recurrent(True), recurrent(False), BATCH + 2 * LAYER),
+    Pair("state carried on, graph retained, no step", carried(False), carried(True), BATCH + 2 * LAYER),
     Pair("gradients with a graph, zeroed in place", second_order(zeroed), second_order(lambda model: model.zero_grad()), 61_440),
     Pair("hook that keeps every output", hooked(list.append), hooked(one_slot), LAYER),
     Pair("stored exceptions", failing(list.append), failing(lambda _, error: str(error)), ACTIVATIONS),

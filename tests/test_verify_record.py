@@ -13,7 +13,7 @@ pytest.importorskip("tomllib", reason="fixture.toml is read with tomllib, which 
 from flake8_torchmem.measured import Table
 from flake8_torchmem.verify.fixtures import Report, Row
 from flake8_torchmem.verify.record import OtherDeviceError, as_text, table, write
-from flake8_torchmem.verify.series import STEP, TURN, Gradient, Run, Sample
+from flake8_torchmem.verify.series import FORWARD, STEP, TURN, Gradient, Run, Sample
 from flake8_torchmem.verify.verdict import JUDGES, Finding, Twins, Verdict, judge
 
 DAY, LATER = "2026-01-02", "2026-03-04"
@@ -53,6 +53,18 @@ def test_growth_is_recorded_with_both_series() -> None:
     assert (found["per_beat_bad"], found["per_beat_fixed"], found["unit"]) == (64, 0, "bytes")
     assert (found["bad_peak"], found["fixed_peak"]) == (4096 + 64 * (BEATS - 1) + 512, 4608)
     assert (found["beat"], found["beats"]) == (STEP, BEATS)
+
+
+def test_growth_of_a_part_is_that_of_the_verdict() -> None:
+    made = run(0)
+    made.samples[FORWARD] = [Sample(4096, 4096, 1, 1, 0, 0, 0, beat * 0.5 - 0.1) for beat in range(BEATS)]
+    late = [Sample(4096 + 64 * beat, 9000, 1, 1, 0, 0, 0, 100 + beat) for beat in range(BEATS)]
+    calm = run(0)
+    calm.samples[FORWARD] = made.samples[FORWARD] + [Sample(4096, 9000, 1, 1, 0, 0, 0, 100 + beat) for beat in range(BEATS)]
+    made.samples[FORWARD] = made.samples[FORWARD] + late
+    found = only(table(virtual(row("TM205", "grows", made, calm)), DAY), "TM205")
+    assert (found["beat"], found["beats"], found["per_beat_bad"], found["bytes_per_beat_bad"]) == (FORWARD, 2 * BEATS, 64, 64)
+    assert (found["per_beat_fixed"], found["bytes_per_beat_fixed"]) == (0, 0)
 
 
 def test_nodes_are_counted_beside_bytes() -> None:

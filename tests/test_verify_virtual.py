@@ -107,6 +107,18 @@ def test_a_deep_copy_is_on_the_device(ledger: Ledger) -> None:
     assert ledger.live == 40
 
 
+@pytest.mark.parametrize("foreach", [None, False, True])
+def test_a_graph_sees_that_a_step_has_changed_what_it_saved(ledger: Ledger, foreach: bool | None) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)).cuda()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=foreach)
+    outputs = model(torch.ones(3, 4, device="cuda"))
+    outputs.sum().backward(retain_graph=True)
+    outputs.sum().backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.sum().backward()
+
+
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
 def test_recurrent_networks_train(ledger: Ledger, kind: str) -> None:
     model = getattr(torch.nn, kind)(4, 8, batch_first=True).cuda()

@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 
 from flake8_torchmem import check_source
 from flake8_torchmem.catalogue import catalogue, page
+from flake8_torchmem.codemods import COMMANDS
 from flake8_torchmem.measured import tables
 from flake8_torchmem.measured.plot import plot
 from flake8_torchmem.rules.base import Rule
@@ -99,6 +100,7 @@ def rule_page(rule: Rule) -> Iterator[str]:
 
 
 def _facts(rule: Rule) -> Iterator[str]:
+    command = "".join(word.capitalize() for word in rule.name.split("-"))
     yield ":::{list-table}\n:class: rule-facts\n"
     for name, value in {
         "Severity": rule.severity.value,
@@ -106,6 +108,7 @@ def _facts(rule: Rule) -> Iterator[str]:
         "Fix": SAFETY[rule.safety.value],
         "Why so": rule.safety_reason,
         "Running it shows": rule.effect,
+        **({"Codemod": f"`flake8_torchmem.codemods.{command}`"} if command in COMMANDS else {}),
         "Since": rule.since,
     }.items():
         yield f"* - {name}\n  - {value}"

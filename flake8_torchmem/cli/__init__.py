@@ -8,10 +8,9 @@ from importlib import import_module
 import click
 
 from flake8_torchmem import __version__
-from flake8_torchmem.cli.options import FAILURE
+from flake8_torchmem.cli.options import FAILURE, INTERRUPTED
 
-_INTERRUPTED = 130
-_COMMANDS = ("check", "fix", "rules", "explain", "verify", "lsp")
+_COMMANDS = ("check", "fix", "baseline", "rules", "explain", "verify", "lsp")
 
 
 class _Commands(click.Group):
@@ -38,7 +37,7 @@ def main() -> None:
     try:
         status = torchmem.main(prog_name="torchmem", standalone_mode=False)
     except click.Abort:
-        status = _INTERRUPTED
+        status = INTERRUPTED
     except click.ClickException as error:
         error.show()
         status = FAILURE

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import click
 
 from flake8_torchmem.analysis.imports.project import Project
-from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, selection, settings_of
+from flake8_torchmem.cli.options import CLEAN, FAILURE, FINDINGS, configured
 from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines, write_source
+from flake8_torchmem.configuration import Configuration
 from flake8_torchmem.files import STDIN, cannot, find_files, read, unreadable
 from flake8_torchmem.fixes import Document, Outcome, Planned, fix_document
 from flake8_torchmem.model import FileError
@@ -23,26 +25,21 @@ Wanted = Callable[[Planned, Document], bool]
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@configured("Mend")
 @click.option("--diff", is_flag=True, help="Write nothing: show what would change.")
 @click.option("--unsafe-fixes", is_flag=True, help="Make the fixes that change training behaviour, or a type, as well: read them.")
-@selection("Mend")
 @click.option("--interactive", is_flag=True, help="Show each fix and ask before it is made.")
 @click.option("--exit-non-zero-on-fix", is_flag=True, help="Exit with 1 if something was, or with --diff would be, changed.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report.")
-@click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it.")
 @click.option("--stdin-display-name", default="stdin", show_default=True, metavar="PATH", help="What to call standard input in the report.")
 def fix(
     paths: tuple[str, ...],
+    configuration: Configuration,
     diff: bool,
     unsafe_fixes: bool,
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    extend_select: tuple[str, ...],
     interactive: bool,
     exit_non_zero_on_fix: bool,
     output_format: str,
-    no_imports: bool,
     stdin_display_name: str,
 ) -> int:
     """Mend PATHS in place: Python files, folders (without what git ignores), or - for standard input to standard output.
@@ -52,13 +49,16 @@ def fix(
     """
     if STDIN in paths and (len(paths) > 1 or interactive or (output_format == "json" and not diff)):
         raise click.UsageError("standard input is mended alone, to standard output")
-    settings = settings_of(select, ignore, extend_select)
-    sources = find_files(paths)
-    run = _Run(settings, unsafe_fixes, not diff, None if no_imports else Project, _asking() if interactive else None)
+    settings = configuration.settings
+    sources = find_files(paths, configuration.exclusions)
+    project = partial(Project, top=configuration.project_root) if configuration.follow_imports else None
+    run = _Run(settings, unsafe_fixes, not diff, project, _asking() if interactive else None)
     files = sources.files if interactive else with_progress(sources.files, len(sources.files))
     for path in files:
         run.mend(path, stdin_display_name if path == STDIN else path)
-    listed = [error for error in sources.errors if UNREADABLE_FILE.code in settings.enabled_codes() or error.path in sources.missing]
+    listed = [
+        error for error in sources.errors if error.path in sources.missing or UNREADABLE_FILE.code in settings.enabled_codes(error.path)
+    ]
     report = FixReport(run.mended, [*listed, *run.errors], not diff)
     _write(report, diff, output_format, stdin=STDIN in paths)
     if sources.missing or run.errors:
@@ -124,19 +124,30 @@ class _Run:
 
 
 def _asking() -> Wanted:
-    """Shows a fix and asks; after `a`ll or `q`uit no more."""
+    """Shows a fix and asks, on standard error as standard output may be a report; after `a`ll or `q`uit no more."""
     answers: list[str] = []
+    colour = wants_colour(sys.stderr)
 
     def wanted(planned: Planned, document: Document) -> bool:
         if not answers or answers[-1] not in "aq":
             after = document.edited(planned.fix.edits)
-            write_lines(finding_lines(planned.finding, planned.fix.safety, wants_colour()))
-            write_lines(difference(planned.finding.path, document.normal, after.normal, wants_colour()))
-            choice = click.Choice(["y", "n", "a", "q"])
-            answers.append(click.prompt("Make this fix? [y]es, [n]o, [a]ll, [q]uit", type=choice, show_choices=False))
+            write_lines(finding_lines(planned.finding, planned.fix.safety, colour), sys.stderr)
+            write_lines(difference(planned.finding.path, document.normal, after.normal, colour), sys.stderr)
+            answers.append(_answer())
         return answers[-1] in "ya"
 
     return wanted
+
+
+def _answer() -> str:
+    """One of the letters that are asked for, once it is given."""
+    while True:
+        click.echo("Make this fix? [y]es, [n]o, [a]ll, [q]uit: ", nl=False, err=True)
+        line = sys.stdin.readline() if sys.stdin is not None else ""
+        if not line:
+            raise click.Abort
+        if line.strip().lower() in ("y", "n", "a", "q"):
+            return line.strip().lower()
 
 
 def _write(report: FixReport, diff: bool, output_format: str, stdin: bool) -> None:

@@ -44,6 +44,8 @@ def bar(verb: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    # Lines of a report that goes to the same terminal are put above the bar; one that goes elsewhere is left alone.
+    above = sys.stdout is not None and sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=above) as shown:
         task = shown.add_task("", total=total, completed=done)
         yield lambda: shown.advance(task)

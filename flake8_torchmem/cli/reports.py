@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from flake8_torchmem.cli.streams import wants_colour, write_file, write_lines
-from flake8_torchmem.output import COUNTING, DETAILED, FORMATS, Report, render
+from flake8_torchmem.output import COUNTING, DETAILED, Report, render
 from flake8_torchmem.output.text import printable, summary
 
 _STDOUT = "-"
@@ -62,10 +62,8 @@ class Reporting:
 
 
 def reporting(command: Command) -> Command:
-    """`--output-format`, `--output-file` and `--statistics`."""
-    formats = click.Choice(list(FORMATS))
+    """`--output-file` and `--statistics`, beside the format, which a configuration may name as well."""
     options = (
-        click.option("--output-format", type=formats, default="text", show_default=True, help="How to report."),
         click.option(
             "--output-file", type=click.Path(dir_okay=False, allow_dash=True), metavar="FILE", help="Write the report there, in one piece."
         ),

@@ -62,6 +62,7 @@ def _whole(stream: TextIO) -> Iterator[None]:
             raise click.FileError(stream.name, f"the report cannot be written: {error.strerror}") from error
 
 
-def wants_colour() -> bool:
-    """Whether standard output is a terminal whose user has not asked for plain text (https://no-color.org)."""
-    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def wants_colour(stream: TextIO | None = None) -> bool:
+    """Whether a stream, by default standard output, is a terminal whose user has not asked for plain text (https://no-color.org)."""
+    stream = stream or sys.stdout
+    return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flake8_torchmem.cli.progress import with_progress
+from flake8_torchmem.files import Sources
+from flake8_torchmem.output import Located, Report
 from flake8_torchmem.output.text import printable
+from flake8_torchmem.rules.internal import UNREADABLE_FILE
 from flake8_torchmem.running import FileResult, Task, check_files
 from flake8_torchmem.running.task import ClusterError, program
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.imports.project import Project
+    from flake8_torchmem.configuration import Configuration
     from flake8_torchmem.running.crews import Crew
     from flake8_torchmem.settings import Settings
 
@@ -30,22 +35,24 @@ class Work:
 
     Attributes:
         imports: follow what they import.
+        root: the folder in which imports are looked for; empty to look for it around each file.
         cache: the folder in which findings are kept; None keeps none.
         jobs: processes at once; None for as many as are worth it.
         dask: the scheduler of a cluster that does the work.
     """
 
     imports: bool
+    root: str
     cache: str | None
     jobs: int | None
     dask: str | None
 
     @classmethod
-    def of(cls, no_imports: bool, no_cache: bool, cache_dir: str | None, jobs: int | None, dask: str | None) -> Work:
-        """What the command line asks for."""
+    def of(cls, configuration: Configuration, no_cache: bool, dask: str | None) -> Work:
+        """What is asked for."""
         # Where a cluster's workers are, the folder of a user's caches may be one that all of them share: no place for a database.
-        cache = cache_dir or (_users_cache() if dask is None else None)
-        return cls(not no_imports, None if no_cache else cache, jobs, dask)
+        cache = configuration.cache_dir or (_users_cache() if dask is None else None)
+        return cls(configuration.follow_imports, configuration.project_root, None if no_cache else cache, configuration.jobs, dask)
 
     def results(self, files: Sequence[str], settings: Settings, stdin_name: str) -> Generator[FileResult, None, None]:
         """What comes of the files, in their order.
@@ -58,18 +65,34 @@ class Work:
         Raises:
             ClickException: the cluster cannot do the work.
         """
-        task = Task(settings, self.imports, self.cache, program=None if self.dask is None else program())
+        task = Task(settings, self.imports, self.root, self.cache, program=None if self.dask is None else program())
         try:
             with self._crews() as (crew, helpers), closing(check_files(files, task, crew, helpers, stdin_name, _complain)) as results:
                 yield from results
         except ClusterError as error:
             raise click.ClickException(f"--dask: {printable(str(error))}") from error
 
+    def report(self, sources: Sources, settings: Settings, stdin_name: str) -> tuple[Report, list[str]]:
+        """What comes of all files, and the names of those that were checked. Arguments and errors are as for `results`."""
+        findings: list[Located] = []
+        errors = list(sources.errors)
+        checked: list[str] = []
+        results = self.results(sources.files, settings, stdin_name)
+        with closing(results), closing(with_progress(results, len(sources.files))) as shown:
+            for result in shown:
+                if result.error is not None:
+                    errors.append(result.error)
+                else:
+                    checked.append(result.name)
+                    findings += result.findings
+        listed = [one for one in errors if one.path in sources.missing or UNREADABLE_FILE.code in settings.enabled_codes(one.path)]
+        return Report(findings, listed, len(checked)), checked
+
     def project(self) -> Project | None:
         """Follows imports anew, in this process."""
         from flake8_torchmem.analysis.imports.project import Project
 
-        return Project() if self.imports else None
+        return Project(top=self.root) if self.imports else None
 
     @contextmanager
     def _crews(self) -> Iterator[tuple[Crew | None, Callable[[], Crew] | None]]:
@@ -97,27 +120,14 @@ def _processes(size: int) -> Crew:
 
 
 def working(command: Command) -> Command:
-    """`--no-imports`, `--no-cache`, `--cache-dir`, `--jobs` and `--dask`."""
-    cache = "Where findings are kept; by default in the user's caches."
-    jobs = "Processes at once; auto: as many as there are processors, for runs that are long enough."
+    """`--no-cache` and `--dask`, beside what a configuration may say as well."""
     options = (
-        click.option("--no-imports", is_flag=True, help="Judge each file alone: do not read what it imports from the project around it."),
         click.option("--no-cache", is_flag=True, help="Check everything anew, and keep nothing for the next run."),
-        click.option("--cache-dir", envvar="TORCHMEM_CACHE_DIR", metavar="FOLDER", help=cache),
-        click.option("--jobs", callback=_jobs, default="auto", show_default=True, metavar="N|auto", help=jobs),
         click.option("--dask", metavar="SCHEDULER", help="Have a Dask cluster's workers do the work: its address, or its scheduler file."),
     )
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def _jobs(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == "auto":
-        return None
-    if not value.isdecimal() or int(value) < 1:
-        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor 'auto'")
-    return int(value)
 
 
 def _users_cache() -> str | None:

@@ -21,7 +21,7 @@ FLAGS = ("failed", "out_of_memory", "failed_attempt")
 
 
 def guard(syntax: Syntax, manager: str, first: Span, last: Span) -> Iterator[Edit]:
-    """Statements of one block go into a `with`, together with the comments above the first."""
+    """Statements of one block go into a `with`; the comments above the first are about all of them, and stay above."""
     begin, end = syntax.statement(first), syntax.statement(last)
     block = list(syntax.block(begin))
     if begin not in block or end not in block or not (has_own_lines(syntax, begin) and has_own_lines(syntax, end)):
@@ -31,7 +31,7 @@ def guard(syntax: Syntax, manager: str, first: Span, last: Span) -> Iterator[Edi
         raise Refused("the place is in the head of another statement")
     if any(_found(node, (cst.Yield, cst.Await)) for node in kept):
         raise Refused("a `with` around a `yield` or `await` would hold for whoever runs meanwhile")
-    start = _top(syntax, begin)
+    start = first_line(syntax, begin)
     indent = syntax.indent(syntax.span(begin).line)
     stop = _last_line(syntax, end, indent)
     fixed = {line for node in kept for span in strings(syntax, node) for line in range(span.line + 1, span.end_line + 1)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from flake8_torchmem.model import Edit, Span
 from flake8_torchmem.source import SourceError, decode, encoding_of
@@ -92,3 +93,28 @@ def _start(span: Span) -> tuple[int, int]:
 
 def _end(span: Span) -> tuple[int, int]:
     return span.end_line, span.end_column
+
+
+def changed_blocks(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+    """The lines that differ: from and to in the old ones, from and to in the new ones. What is alike around them is taken off first."""
+    head = shared(old, new)
+    tail = shared(old[head:][::-1], new[head:][::-1])
+    matcher = SequenceMatcher(None, old[head : len(old) - tail], new[head : len(new) - tail])
+    for tag, begin, end, first, last in matcher.get_opcodes():
+        if tag != "equal":
+            yield head + begin, head + end, head + first, head + last
+
+
+def shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many items two sequences begin with alike."""
+    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def carried(before: Document, after: Document) -> dict[int, int]:
+    """Where the lines of a document, counted from 1, are in another one, those left out that are there no more."""
+    old, new = before.lines, after.lines
+    found, done = {}, 0
+    for begin, end, first, _ in [*changed_blocks(old, new), (len(old), len(old), len(new), len(new))]:
+        found.update({line + 1: line + 1 + first - begin for line in range(done, begin)})
+        done = end
+    return found

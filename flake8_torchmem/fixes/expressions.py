@@ -12,6 +12,7 @@ from flake8_torchmem.fixes.syntax import Refused, Syntax, children
 from flake8_torchmem.model import Edit, Span
 from flake8_torchmem.remedies import Role
 
+ENDS = re.compile(r"\s*(?:#.*)?$")
 ATOMS = (
     cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.List, cst.Dict, cst.Set, cst.ListComp, cst.DictComp, cst.SetComp,
     cst.SimpleString,
@@ -84,27 +85,26 @@ def drop_argument(syntax: Syntax, place: Span, name: str, position: int | None) 
 
 
 def _without(syntax: Syntax, call: cst.Call, index: int) -> Edit:
-    """An argument goes, and what was only there for it; comments stay."""
+    """An argument goes, and what was only there for it: on lines of its own these, with a comment at their end. Other comments stay."""
     span, comma = syntax.span(call.args[index]), call.args[index].comma
     end = syntax.span(comma) if isinstance(comma, cst.Comma) else span
+    itself = Span(span.line, span.column, *_end(end))
+    before, after = syntax.lines[span.line - 1][: span.column - 1], syntax.lines[end.end_line - 1][end.end_column - 1 :]
+    own = Span(span.line, 1, end.end_line + 1, 1) if not before.strip() and ENDS.match(after) else None
     if len(call.args) == 1:
-        after = syntax.span(call)
-        line, column = _with_parentheses(syntax, call.func).end_line, _with_parentheses(syntax, call.func).end_column
-        inner = Span(line, column, after.end_line, after.end_column)
-        words = syntax.between(Span(line, column, span.line, span.column)) + syntax.between(
-            Span(end.end_line, end.end_column, *_end(after))
-        )
-        comments = re.findall(r"#[^\n]*", words)
-        return Edit(inner, f"(  {'  '.join(comments)}\n{syntax.indent(after.end_line)})" if comments else "()")
+        opened, closed = _end(_with_parentheses(syntax, call.func)), _end(syntax.span(call))
+        gone = own or itself
+        around = syntax.between(Span(*opened, gone.line, gone.column)) + syntax.between(Span(*_end(gone), *closed))
+        return Edit(gone, "") if "#" in around else Edit(Span(*opened, *closed), "()")
+    if own is not None:
+        return Edit(own, "")
     if index + 1 < len(call.args):
         following = syntax.span(call.args[index + 1])
-        between = syntax.between(Span(end.end_line, end.end_column, following.line, following.column))
-        if "#" in between:
-            lead = len(between) - len(between.lstrip(" \t"))
-            return Edit(Span(span.line, span.column, end.end_line, end.end_column + lead), "")
-        return Edit(Span(span.line, span.column, following.line, following.column), "")
-    before = syntax.span(call.args[index - 1])
-    return Edit(Span(before.end_line, before.end_column, *_end(end)), "")
+        until = Span(*_end(itself), following.line, following.column)
+        return Edit(itself if "#" in syntax.between(until) else Span(span.line, span.column, *_end(until)), "")
+    since = _end(syntax.span(call.args[index - 1]))
+    between = syntax.between(Span(*since, span.line, span.column))
+    return Edit(itself if "#" in between else Span(*since, *_end(end)), "")
 
 
 def _end(span: Span) -> tuple[int, int]:

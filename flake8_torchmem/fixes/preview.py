@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.fixes import diagnosis, finder, untouched
+from flake8_torchmem.fixes.document import Document, changed_blocks, shared
 from flake8_torchmem.fixes.plan import Planned, safety_of
 from flake8_torchmem.fixes.rounds import SAFE_ONLY, UNSAFE_TOO, Diagnose, Rounds
 from flake8_torchmem.fixes.syntax import Refused, Syntax
@@ -18,7 +18,6 @@ from flake8_torchmem.rules import rule_codes
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.imports.project import Project
-    from flake8_torchmem.fixes.document import Document
     from flake8_torchmem.settings import Settings
 
 
@@ -116,7 +115,7 @@ def replacements(before: Document, after: Document) -> list[Replacement]:
     old, new = before.lines, after.lines
     starts = list(accumulate(map(len, old), initial=len(before.text) - sum(map(len, old))))
     found = []
-    for begin, end, first, last in _blocks(old, new):
+    for begin, end, first, last in changed_blocks(old, new):
         was, now = "".join(old[begin:end]), "".join(new[first:last])
         lead, trail = _common(was, now)
         offset = starts[begin] + lead
@@ -126,28 +125,13 @@ def replacements(before: Document, after: Document) -> list[Replacement]:
     return found if _spliced(before, found) == after.data else []
 
 
-def _blocks(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
-    """The lines that differ: from and to in the old ones, from and to in the new ones. What is alike around them is taken off first."""
-    head = _shared(old, new)
-    tail = _shared(old[head:][::-1], new[head:][::-1])
-    matcher = difflib.SequenceMatcher(None, old[head : len(old) - tail], new[head : len(new) - tail])
-    for tag, begin, end, first, last in matcher.get_opcodes():
-        if tag != "equal":
-            yield head + begin, head + end, head + first, head + last
-
-
 def _common(was: str, now: str) -> tuple[int, int]:
     """How many characters are the same at both ends; a line end is taken whole."""
-    lead = _shared(was, now)
+    lead = shared(was, now)
     lead -= was[lead - 1 : lead] == "\r"
-    trail = _shared(was[lead:][::-1], now[lead:][::-1])
+    trail = shared(was[lead:][::-1], now[lead:][::-1])
     trail -= trail > 0 and was[len(was) - trail] == "\n" and "\r" in {was[-trail - 1 : -trail], now[-trail - 1 : -trail]}
     return lead, trail
-
-
-def _shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many items two sequences begin with alike."""
-    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _span(block: str, begin: int, end: int, line: int) -> Span:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from flake8_torchmem.fixes.document import Document, overlap
+from flake8_torchmem.fixes.document import Document, carried, overlap
 from flake8_torchmem.fixes.names import idle, without_imports
 from flake8_torchmem.fixes.plan import BY_HAND, Planned, plan, safety_of
 from flake8_torchmem.fixes.syntax import Refused, Syntax
@@ -22,7 +22,7 @@ SAFE_ONLY = frozenset({Safety.SAFE})
 UNSAFE_TOO = frozenset({Safety.SAFE, Safety.UNSAFE})
 
 Diagnose = Callable[[str], list[Finding]]
-Identity = tuple[str, str, int]
+Identity = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Rounds:
         self.allowed = allowed
         self.wanted = wanted
         self.refused: dict[Identity, str] = {}
+        self.agreed: set[Identity] = set()
 
     def run(self, document: Document) -> Outcome:
         """Apply fixes to a fixed point."""
@@ -78,11 +79,14 @@ class Rounds:
             made = self._made(outcome.document, findings, planned)
             if made is None:
                 continue  # what failed is remembered: the next round plans without it
+            self._follow(outcome.document, made[0])
             outcome.document, findings, applied = made
             outcome.fixed += [(each.finding, each.fix.safety) for each in applied]
         if outcome.fixed:
-            outcome.document, findings = self._tidied(document, outcome.document, findings)
-        outcome.left = list(self._left(outcome.document, findings))
+            made_so, findings = self._tidied(document, outcome.document, findings)
+            self._follow(outcome.document, made_so)
+            outcome.document = made_so
+        outcome.left = list(self._left(findings))
         return outcome
 
     def alone(self, document: Document, findings: list[Finding], finding: Finding, syntax: Syntax) -> Document:
@@ -123,11 +127,11 @@ class Rounds:
         try:
             syntax = Syntax(document.normal)
         except Refused as refusal:
-            self.refused |= {self._identity(finding, document, findings): str(refusal) for finding in chosen}
+            self.refused |= {_identity(finding): str(refusal) for finding in chosen}
             return []
         found: list[Planned] = []
         for finding in chosen:
-            identity = self._identity(finding, document, findings)
+            identity = _identity(finding)
             if identity in self.refused:
                 continue
             try:
@@ -137,7 +141,8 @@ class Rounds:
                 continue
             if any(overlap(edit.span, other.span) for edit in each.fix.edits for earlier in found for other in earlier.fix.edits):
                 continue  # in a later round
-            if self.wanted(each, document):
+            if identity in self.agreed or self.wanted(each, document):
+                self.agreed.add(identity)
                 found.append(each)
             else:
                 self.refused[identity] = "you did not want it"
@@ -159,7 +164,7 @@ class Rounds:
             return self._checked(document, findings, planned)
         except Refused as refusal:
             if len(planned) == 1:
-                self.refused[self._identity(planned[0].finding, document, findings)] = str(refusal)
+                self.refused[_identity(planned[0].finding)] = str(refusal)
             return None
 
     def _checked(
@@ -207,18 +212,21 @@ class Rounds:
             return []
         return found
 
-    def _left(self, document: Document, findings: Sequence[Finding]) -> Iterator[Left]:
+    def _left(self, findings: Sequence[Finding]) -> Iterator[Left]:
         for finding in findings:
             if finding.code in self.codes:
-                known = self.refused.get(self._identity(finding, document, findings))
-                yield Left(finding, known or _why(finding, self.allowed))
+                yield Left(finding, self.refused.get(_identity(finding)) or _why(finding, self.allowed))
 
-    def _identity(self, finding: Finding, document: Document, findings: Sequence[Finding]) -> Identity:
-        """What a finding is known by while lines move: its code, its line's text, and which of several such it is."""
-        lines = document.normal.split("\n")
-        text = lines[finding.span.line - 1].strip()
-        alike = [f for f in findings if f.code == finding.code and lines[f.span.line - 1].strip() == text]
-        return finding.code, text, next((index for index, other in enumerate(alike) if other is finding), 0)
+    def _follow(self, before: Document, after: Document) -> None:
+        """What was decided about findings holds where edits have moved them; on a line that has become another one, it is decided anew."""
+        lines = carried(before, after)
+        self.refused = {(code, lines[line], column): why for (code, line, column), why in self.refused.items() if line in lines}
+        self.agreed = {(code, lines[line], column) for code, line, column in self.agreed if line in lines}
+
+
+def _identity(finding: Finding) -> Identity:
+    """What a finding is known by in one text: two on lines that read alike are not the same."""
+    return finding.code, finding.span.line, finding.span.column
 
 
 def _guards(planned: Planned) -> bool:

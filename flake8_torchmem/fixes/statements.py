@@ -54,7 +54,7 @@ def move(syntax: Syntax, action: Move) -> Iterator[Edit]:
     if not has_own_lines(syntax, statement):
         small = _small(syntax, statement, moved)
         if not action.keep:
-            yield from _cut(syntax, statement, small)
+            yield from take_out(syntax, statement) if len(statement.body) == 1 else _cut(syntax, statement, small)  # type: ignore[attr-defined]
         yield from insert(syntax, syntax.source(small), anchor, action.after, action.beside)
         return
     if _has_multiline_string(syntax, statement):
@@ -63,7 +63,7 @@ def move(syntax: Syntax, action: Move) -> Iterator[Edit]:
     indent = syntax.indent(syntax.span(statement).line)
     lines = [line.removeprefix(indent) for line in syntax.lines[first - 1 : last]]
     if not action.keep:
-        yield from remove_statement(syntax, statement)
+        yield from take_out(syntax, statement)
     yield from insert(syntax, "\n".join(lines), anchor, action.after, action.beside)
 
 
@@ -103,55 +103,71 @@ def raised(syntax: Syntax, statement: cst.CSTNode, beside: Span | None) -> cst.C
 
 
 def remove(syntax: Syntax, place: Span, unasked: bool = False) -> Iterator[Edit]:
-    """A statement goes, with the comments that are about it alone; `unasked`: and the `if` or `elif` that it is all of."""
+    """A statement goes, with the comments that are about it alone; `unasked`: no test that has only asked for it has an effect."""
     statement = _with_its_blocks(syntax, syntax.statement(place), None, whole=False)
-    whole = len(getattr(statement, "body", ())) == 1 if isinstance(statement, (cst.SimpleStatementLine, cst.SimpleStatementSuite)) else True
-    while unasked and whole and _is_all_of_an_if(syntax, statement):
-        statement = _owner(syntax, statement)
-    if isinstance(syntax.parents.get(statement), cst.If):
-        yield _without_elif(syntax, statement)
-    elif has_own_lines(syntax, statement):
-        yield from remove_statement(syntax, statement)
+    if has_own_lines(syntax, statement) or len(statement.body) == 1:  # type: ignore[attr-defined]
+        yield from take_out(syntax, statement, unasked)
     else:
         yield from _cut(syntax, statement, _small(syntax, statement, place))
 
 
-def remove_statement(syntax: Syntax, statement: cst.CSTNode) -> Iterator[Edit]:
-    """A statement with lines of its own goes; an `else` or `if` that would be empty goes with it, another block gets `pass`."""
-    first, last = _extent(syntax, statement)
-    if len(syntax.block(statement)) == 1:
-        owner = _owner(syntax, statement)
-        if _is_whole_if(syntax, owner):
-            if isinstance(owner.orelse, cst.Else):  # type: ignore[attr-defined]
-                yield from _keep_else(syntax, owner)  # type: ignore[arg-type]
-                return
-            owner_first = first_line(syntax, owner) - len(comments_above(syntax, owner))
-            yield Edit(_lines(syntax, owner_first, syntax.span(owner).end_line), "")
-            return
-        attempt = syntax.parents.get(owner)
-        ends = isinstance(owner, cst.Finally) and isinstance(attempt, cst.Try) and attempt.handlers
-        if isinstance(owner, cst.Finally) and not ends:
-            raise Refused("it is all that the `finally` of its `try` does")
-        if not isinstance(owner, (cst.Else, cst.Finally)):
-            span = syntax.span(statement)
-            yield Edit(Span(span.line, span.column, span.end_line, span.end_column), "pass")
-            return
-        first = syntax.span(owner).line
-    if first > 1 and last < len(syntax.lines) and not syntax.lines[first - 2].strip() and not syntax.lines[last].strip():
-        first -= 1  # one of two blank lines is enough
-    yield Edit(_lines(syntax, first, last), "")
+def take_out(syntax: Syntax, statement: cst.CSTNode, unasked: bool = False) -> Iterator[Edit]:
+    """A statement goes, with the branch or clause that would be empty where that can go too; any other block gets `pass`.
 
-
-def _is_all_of_an_if(syntax: Syntax, statement: cst.CSTNode) -> bool:
-    """Whether a statement is all that an `if` does, and nothing is done else."""
+    Args:
+        syntax: the file.
+        statement: with nothing else on its lines but the head of its block.
+        unasked: asking the test of a branch has no effect.
+    """
     owner = _owner(syntax, statement)
-    alone = isinstance(statement, cst.SimpleStatementSuite) or len(syntax.block(statement)) == 1
-    return alone and isinstance(owner, cst.If) and owner.orelse is None
+    if not _is_all(syntax, statement):
+        yield _without(syntax, *_extent(syntax, statement))
+    elif isinstance(owner, cst.If) and _can_go(syntax, owner, unasked):
+        if isinstance(owner.orelse, cst.Else):
+            yield from _keep_else(syntax, owner)
+        elif isinstance(syntax.parents.get(owner), cst.If):
+            yield Edit(_lines(syntax, syntax.span(owner).line, syntax.span(owner).end_line), "")
+        else:
+            yield from take_out(syntax, owner, unasked)
+    elif isinstance(owner, (cst.Else, cst.Finally)) and not _has_comment(statement):
+        attempt = syntax.parents.get(owner)
+        if isinstance(owner, cst.Finally) and not (isinstance(attempt, cst.Try) and attempt.handlers):
+            raise Refused("it is all that the `finally` of its `try` does")
+        yield _without(syntax, syntax.span(owner).line, syntax.span(statement).end_line)
+    else:
+        yield Edit(syntax.span(statement), "pass")
 
 
-def _without_elif(syntax: Syntax, branch: cst.CSTNode) -> Edit:
-    """The last `elif` goes."""
-    return Edit(_lines(syntax, syntax.span(branch).line, syntax.span(branch).end_line), "")
+def _is_all(syntax: Syntax, statement: cst.CSTNode) -> bool:
+    """Whether a statement is all that its block does."""
+    return isinstance(statement, cst.SimpleStatementSuite) or len(syntax.block(statement)) == 1
+
+
+def _has_comment(statement: cst.CSTNode) -> bool:
+    """Whether a comment ends the line of a block that is one."""
+    return isinstance(statement, cst.SimpleStatementSuite) and statement.trailing_whitespace.comment is not None
+
+
+def _can_go(syntax: Syntax, owner: cst.If, unasked: bool) -> bool:
+    """Whether an emptied `if` can go, or its `else` can take its place: no `elif` follows, and asking its test has no effect."""
+    if isinstance(owner.orelse, cst.If) or _has_comment(owner.body):
+        return False
+    if isinstance(owner.orelse, cst.Else) and _outermost_branch(syntax, owner) is not owner:
+        return False
+    pending: list[cst.CSTNode] = [owner.test] if not unasked or owner.orelse is not None else []
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (cst.NamedExpr, cst.Await)) or (owner.orelse is None and isinstance(node, cst.Call)):
+            return False
+        pending.extend(children(node))
+    return True
+
+
+def _without(syntax: Syntax, first: int, last: int) -> Edit:
+    """Whole lines go; of two blank lines around them one is enough."""
+    if first > 1 and last < len(syntax.lines) and not syntax.lines[first - 2].strip() and not syntax.lines[last].strip():
+        first -= 1
+    return Edit(_lines(syntax, first, last), "")
 
 
 def _is_docstring(syntax: Syntax, statement: cst.CSTNode) -> bool:
@@ -160,21 +176,6 @@ def _is_docstring(syntax: Syntax, statement: cst.CSTNode) -> bool:
     text = isinstance(small, cst.Expr) and isinstance(small.value, (cst.SimpleString, cst.ConcatenatedString))
     owner = _owner(syntax, statement)
     return text and isinstance(owner, (cst.FunctionDef, cst.ClassDef, cst.Module)) and syntax.block(statement)[0] is statement
-
-
-def _is_whole_if(syntax: Syntax, owner: cst.CSTNode) -> bool:
-    """Whether an emptied `if` can go, or its `else` can take its place: no `elif` on either side, a test that only looks."""
-    if not isinstance(owner, cst.If) or isinstance(owner.orelse, cst.If) or _outermost_branch(syntax, owner) is not owner:
-        return False
-    if len(syntax.block(owner)) < 2 or (isinstance(owner.orelse, cst.Else) and not isinstance(owner.orelse.body, cst.IndentedBlock)):
-        return False
-    pending: list[cst.CSTNode] = [owner.test]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, (cst.NamedExpr, cst.Await)) or (owner.orelse is None and isinstance(node, cst.Call)):
-            return False
-        pending.extend(children(node))
-    return True
 
 
 def _keep_else(syntax: Syntax, owner: cst.If) -> Iterator[Edit]:
@@ -187,9 +188,12 @@ def _keep_else(syntax: Syntax, owner: cst.If) -> Iterator[Edit]:
         end = Span(closing.line, closing.column, closing.end_line, closing.end_column)
     if text.strip(" (") or end.end_line != begin.line or owner.orelse is None:
         raise Refused("the branch that it would leave empty has a test of several lines")
-    yield Edit(Span(begin.line, begin.column + len("if"), end.end_line, end.end_column), f" {negated(syntax, owner.test)}")
-    first, last = begin.line + 1, syntax.span(owner.orelse).line
-    yield Edit(_lines(syntax, first, last), "")
+    clause = syntax.span(owner.orelse)
+    if isinstance(owner.body, cst.IndentedBlock) and isinstance(owner.orelse.body, cst.IndentedBlock):
+        yield Edit(Span(begin.line, begin.column + len("if"), end.end_line, end.end_column), f" {negated(syntax, owner.test)}")
+        yield Edit(_lines(syntax, begin.line + 1, clause.line), "")
+        return
+    yield Edit(Span(begin.line, begin.column + len("if"), clause.line, clause.column + len("else")), f" {negated(syntax, owner.test)}")
 
 
 # `<` is not the opposite of `>=` where a loss is no number.
@@ -317,9 +321,7 @@ def _cut(syntax: Syntax, line: cst.CSTNode, small: cst.BaseSmallStatement) -> It
     """One of several statements goes, with the semicolon."""
     body = list(line.body)  # type: ignore[attr-defined]
     span, index = syntax.span(small), body.index(small)
-    if len(body) == 1:
-        yield Edit(span, "pass")
-    elif index + 1 < len(body):
+    if index + 1 < len(body):
         following = syntax.span(body[index + 1])
         yield Edit(Span(span.line, span.column, following.line, following.column), "")
     else:

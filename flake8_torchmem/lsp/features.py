@@ -50,6 +50,7 @@ def saved(server: Server, params: types.DidSaveTextDocumentParams) -> None:
     """A document is on the disk as it is: others may see it with new eyes."""
     document = server.documents.get(params.text_document.uri)
     if document is not None:
+        server.configurations.forget()  # not every client watches files
         server.check(document)
         server.recheck(document.path)
 
@@ -66,6 +67,7 @@ def files_changed(server: Server, params: types.DidChangeWatchedFilesParams) -> 
         if path.endswith(".py"):
             server.recheck(path, os.path.dirname(path) if change.type != types.FileChangeType.Changed else "")
         elif path:
+            server.configurations.forget()
             for document in server.documents.values():
                 server.check(document)
 

@@ -31,6 +31,7 @@ class Job:
         path: its place, or what stands for it where it has none.
         follow: read what it imports; not for a document without a place.
         settings: which rules to run.
+        top: the project's folder; empty to look for it.
         unsaved: texts of all open documents, by path.
         findings: that are to be mended.
     """
@@ -40,6 +41,7 @@ class Job:
     path: str
     follow: bool
     settings: Settings
+    top: str = ""
     unsaved: Mapping[str, str] = field(default_factory=dict)
     findings: frozenset[Key] = frozenset()
 

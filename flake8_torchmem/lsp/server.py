@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Iterable
 
@@ -13,11 +14,12 @@ from pygls.uris import to_fs_path
 
 from flake8_torchmem import __version__
 from flake8_torchmem.analysis.imports.disk import MAX_FILE
+from flake8_torchmem.configuration import Configuration
+from flake8_torchmem.lsp.configurations import Configurations, Configure
 from flake8_torchmem.lsp.documents import Opened
 from flake8_torchmem.lsp.jobs import Checked, Job, Key, Kind
 from flake8_torchmem.lsp.messages import SOURCE, Speaker
 from flake8_torchmem.lsp.worker import Worker, WorkerError
-from flake8_torchmem.settings import Settings
 
 PAUSE = 0.25  # seconds without a key before a changed document is checked
 
@@ -26,15 +28,13 @@ class Server(LanguageServer):
     """The state of one connection.
 
     Args:
-        settings: which rules to run.
-        follow: read what documents import.
+        configure: decides about a path.
     """
 
-    def __init__(self, settings: Settings, follow: bool) -> None:
+    def __init__(self, configure: Configure) -> None:
         # Whole texts, as pygls counts form feeds and other characters as ends of lines, which the protocol and Python do not.
         super().__init__(SOURCE, __version__, types.TextDocumentSyncKind.Full, max_workers=1)
-        self.settings = settings
-        self.follow = follow
+        self.configurations = Configurations(configure, self.show)
         self.documents: dict[str, Opened] = {}
         self.worker = Worker()
         self.keeper: asyncio.Task[None] | None = None
@@ -55,6 +55,15 @@ class Server(LanguageServer):
     def log(self, message: str, kind: types.MessageType = types.MessageType.Warning) -> None:
         """A line in the client's log."""
         self.window_log_message(types.LogMessageParams(kind, f"{SOURCE}: {message}"))
+
+    def show(self, message: str) -> None:
+        """A message that the user is to see."""
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Error, f"{SOURCE}: {message}"))
+
+    def configuration(self, document: Opened) -> Configuration:
+        """What holds for a document; for one without a place what does in the first folder of the workspace."""
+        folders = [to_fs_path(uri) or "" for uri in self.workspace.folders]
+        return self.configurations.of(document.path or os.path.join(next(iter(folders), "") or os.getcwd(), "untitled.py"))
 
     def open(self, item: types.TextDocumentItem) -> None:
         """Begin with a document, if it is Python."""
@@ -94,6 +103,9 @@ class Server(LanguageServer):
 
     async def _check(self, document: Opened, pause: float) -> None:
         await asyncio.sleep(pause)
+        if document.path and self.configuration(document).exclusions.match_named(document.path, is_folder=False):
+            self._clear(document)
+            return
         if len(document.text) > MAX_FILE:
             self._leave(document, f"longer than {MAX_FILE:,} characters")
             return
@@ -113,6 +125,9 @@ class Server(LanguageServer):
         if not document.told:
             self.log(f"{document.path or document.uri} is not checked: {reason}")
         document.told = True
+        self._clear(document)
+
+    def _clear(self, document: Opened) -> None:
         document.show((), ())
         self._publish(document, [])
 
@@ -129,8 +144,17 @@ class Server(LanguageServer):
     def job(self, document: Opened, kind: Kind, findings: Iterable[Key] = ()) -> Job:
         """A look at a document as it is."""
         unsaved = {each.path: each.text for each in self.documents.values() if each.path and len(each.text) <= MAX_FILE}
-        follow = self.follow and bool(document.path)
-        return Job(kind, document.text, document.path or document.uri, follow, self.settings, unsaved, frozenset(findings))
+        configuration = self.configuration(document)
+        return Job(
+            kind,
+            document.text,
+            document.path or document.uri,
+            follow=configuration.follow_imports and bool(document.path),
+            settings=configuration.settings,
+            top=configuration.project_root,
+            unsaved=unsaved,
+            findings=frozenset(findings),
+        )
 
     async def keep(self) -> None:
         """Start the process that computes before it is needed, and end it when the server ends, however it does."""
@@ -141,12 +165,11 @@ class Server(LanguageServer):
             await self.worker.close()
 
 
-def serve(settings: Settings, follow: bool) -> int:
+def serve(configure: Configure) -> int:
     """Speak with the client on standard input and output until it goes.
 
     Args:
-        settings: which rules to run.
-        follow: read what documents import.
+        configure: decides about a path.
 
     Returns:
         the exit code that the protocol asks for: 1 if the client left without a word.
@@ -155,7 +178,7 @@ def serve(settings: Settings, follow: bool) -> int:
 
     logging.getLogger("pygls").setLevel(logging.CRITICAL)  # what is worth saying, `report_server_error` says
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # pygls would wait for more input
-    server = Server(settings, follow)
+    server = Server(configure)
     register(server)
     server.start_io()
     return 0 if server.ending else 1

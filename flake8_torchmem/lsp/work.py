@@ -45,7 +45,7 @@ def _project(job: Job) -> Project | None:
     """A new one for each job: the disk is looked at as it is now."""
     if not job.follow:
         return None
-    project = Project()
+    project = Project(top=job.top)
     project.disk.unsaved = job.unsaved
     return project
 

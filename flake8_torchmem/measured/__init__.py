@@ -15,6 +15,7 @@ rule's fixture:
 - `bad` and `fixed` hold a figure for each beat, the warm-up included: live bytes on the device (`unit` is "bytes"); autograd nodes that are
   alive where the effect is "host" ("nodes"); the length of the gradient that a step used where it is "gradients" ("norm").
 - `per_beat_*` is the growth of these per beat after the warm-up, null where it has no period; `bytes_per_beat_*` that of the live bytes.
+  Where only an evaluation after the training grows, it is the growth of that, over the beats that `figures` has.
 - `*_peak` is the most live bytes of any beat after the warm-up.
 - `figures` are those that the verdict rests on, under the names that `torchmem verify --output-format json` gives them.
 - What was not measured is null or empty, and `reason` says why.

@@ -21,7 +21,7 @@ table { margin: 1rem 0 1.6rem; } .lead { font-size: 1.05rem; } .soft { color: va
 .tag { font-size: .8rem; font-weight: 600; border: 1px solid currentColor; border-radius: 1em; padding: .05em .6em; white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; width: 5rem; }
 article { margin: 1.4rem 0 1.8rem; } article h4 { font-size: 1rem; margin: 0 0 .3rem; }
-.places { columns: 18rem; padding-left: 1.2rem; } .plots { display: flex; flex-wrap: wrap; gap: .5rem 2rem; }
+.places { columns: 22rem; column-gap: 2rem; padding-left: 1.2rem; } .plots { display: flex; flex-wrap: wrap; gap: .5rem 2rem; }
 .plots figure { flex: 1 1 20rem; max-width: 28rem; }
 .line { color: var(--soft); user-select: none; } mark { color: inherit; background: var(--spot); text-decoration: underline wavy var(--no);
   text-decoration-skip-ink: none; text-underline-offset: .2em; border-radius: 2px; }

@@ -101,8 +101,15 @@ def _result(located: Located, index: int) -> Object:
         "locations": [{"physicalLocation": {"artifactLocation": _artifact(finding.path), **_regions(located)}}],
         "partialFingerprints": {"codeAndLine/v1": fingerprint(located)},
     }
+    related = [_related(finding.path, mention.span) for mention in finding.mentions if not mention.path]
     fix = _fix(located)
-    return {**result, "fixes": [fix]} if fix else result
+    return {**result, **({"relatedLocations": related} if related else {}), **({"fixes": [fix]} if fix else {})}
+
+
+def _related(path: str, span: Span) -> Object:
+    """A place of the same file that the message speaks of."""
+    place = {"artifactLocation": _artifact(path), "region": _region(span)}
+    return {"physicalLocation": place, "message": {"text": f"Line {span.line}, of which the message speaks."}}
 
 
 def _regions(located: Located) -> Object:

@@ -8,14 +8,15 @@ a new key, an attribute's list), when nothing back-propagates the content later.
 ## Why it matters
 
 Each element holds its whole graph. What that costs depends on whether a backward went through it (this rule's fixture: 16-64-64-2
-network, batch 32, torch 2.13, CPU build):
+network, batch 32):
 
-- A backward did: graph nodes in host memory, 8.6 kB per step against 0.8 kB after the fix (resident set, steps 1,000 to 4,000), and
-  the tensor itself, 4 bytes for a loss.
-- No backward did: all activations of every step, 16,640 bytes here against 256 after the fix. `.cpu()` is no help: it moves the
-  result and keeps the graph, whose saved tensors stay where they were.
+- A backward did: graph nodes in host memory, 8.6 kB per step against 0.8 kB after the fix (torch 2.13, CPU build, resident set, steps
+  1,000 to 4,000), and the tensor itself, {measured:list_of_losses.bytes_per_beat_bad} bytes for a loss.
+- No backward did: all activations of every step, {measured:fixed_batch.per_beat_bad} bytes here against
+  {measured:fixed_batch.per_beat_fixed} after the fix. `.cpu()` is no help: it moves the result and keeps the graph, whose saved tensors
+  stay where they were.
 
-Even a detached scalar can be large: on this build the mean of `mse_loss`, `smooth_l1_loss`, `soft_margin_loss` and
+Even a detached scalar can be large: on the CPU build of torch 2.13 the mean of `mse_loss`, `smooth_l1_loss`, `soft_margin_loss` and
 `binary_cross_entropy` sits in a storage of the size of the inputs, 2,048 bytes for 32 x 16 floats. `.item()` lets go of that too.
 
 ## Example

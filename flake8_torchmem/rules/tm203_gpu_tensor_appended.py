@@ -8,10 +8,11 @@ data set, or over the rounds of a sampler, while it still lives on the device.
 ## Why it matters
 
 `no_grad` and `.detach()` let go of the graph, not of the result: after n batches the device holds n outputs, beside the model and the
-running batch, and the `torch.cat` at the end needs the same space a second time. This rule's fixture (outputs of 32 x 16 floats, torch
-2.13, CPU build, live tensor bytes) holds 2,048 bytes more after every batch; with the final `cat` its peak rises by 4,096 per batch,
-from 76,416 at 16 batches to 1,059,456 at 256. Logits of a vocabulary or masks of images are larger: 32 segmentations of 21 classes
-and 512 x 512 pixels are 672 MiB per batch. The host has more room, and the device's share can be used for larger batches.
+running batch, and the `torch.cat` at the end needs the same space a second time. This rule's fixture (outputs of 32 x 16 floats) holds
+{measured:predictions.per_beat_bad} bytes more after every batch; where each batch is joined to those before it, the peak of
+{measured:concatenated.beats} batches is {measured:concatenated.bad_peak} bytes against {measured:concatenated.fixed_peak}. Logits of
+a vocabulary or masks of images are larger: 32 segmentations of 21 classes and 512 x 512 pixels are 672 MiB per batch. The host has more
+room, and the device's share can be used for larger batches.
 
 ## Example
 

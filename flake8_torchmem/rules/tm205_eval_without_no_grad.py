@@ -9,10 +9,10 @@ it. `model.eval()` does not turn gradients off.
 ## Why it matters
 
 Every operation saves what a backward would need. The graph of a batch dies when its names are bound to the next batch's, so memory
-does not grow: the peak is higher, by the graph of the running batch and of the one before. In this rule's fixture (16-64-64-2
-network, torch 2.13, CPU build, live tensor bytes) the peak of an evaluation of batches of 32 falls from 67,600 to 40,460 bytes, and
-that of a training with a validation on batches of 256 from 407,572 to 194,580: there the validation, not the training, decides
-whether the program fits. Where the loop also keeps its losses or outputs, every batch's activations stay (TM201, TM202).
+does not grow: the peak is higher, by the graph of the running batch and of the one before. In this rule's fixture (16-64-64-2 network) the
+peak of an evaluation of batches of 32 falls from {measured:evaluation.bad_peak} to {measured:evaluation.fixed_peak} bytes, that of a
+training with a validation on batches of 256 from {measured:end_of_epoch.bad_peak} to {measured:end_of_epoch.fixed_peak}: the validation
+decides whether it fits. Where the losses are kept too, {measured:kept_until_the_end.per_beat_bad} bytes stay per batch (TM201, TM202).
 
 ## Example
 

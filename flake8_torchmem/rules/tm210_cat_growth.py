@@ -10,7 +10,8 @@ back-propagates it.
 The buffer holds the graph of every turn, as a list would (TM202), and is copied as a whole in each. What that costs depends on whether
 a backward went through the graphs (this rule's fixture: 16-64-64-64 network, batch 32, torch 2.13, CPU build):
 
-- No backward did: all activations of every turn, 16,512 bytes per step here against 128 with a list of detached tensors.
+- No backward did: all activations of every turn, {measured:after_every_step.per_beat_bad} bytes per step here against
+  {measured:after_every_step.per_beat_fixed} with a list of detached tensors.
 - A backward did: tensor bytes are those of a list, graph nodes stay in host memory. They can cost more than themselves: they lie
   between ever larger buffers, so the heap cannot use the old ones again. With outputs of 32 x 8 floats the resident set reached 4.5 GB
   after 4,000 steps (glibc), against 0.33 GB with a list; what was collected is 4 MB.

@@ -9,9 +9,10 @@ itself, or another run of a model. Also a handler in a loop that keeps the error
 
 An exception holds its traceback, the traceback holds the frames of the failed calls, and those hold their tensors: every
 activation of the attempt that did not fit. They go when the handler ends, not before, so what is tried inside has that much less
-memory, and `empty_cache()` inside gives none of it back. Recursion inside the handler adds one failed attempt per level. Measured on
-this rule's fixture (16-256-256-2 network, torch 2.13, CPU build): the peak is 131,072 bytes higher where the halves of a
-batch of 64 are tried inside, which is what the failed attempt holds; with quarters tried by recursion 196,608 bytes. Keeping the error in a
+memory, and `empty_cache()` inside gives none of it back. Recursion inside the handler adds one failed attempt per level. In this
+rule's fixture (16-256-256-2 network) the peak is {measured:retry_in_halves.peak_more} bytes higher where the halves of a batch of 64 are
+tried inside, which is what the failed attempt holds; with quarters tried by recursion
+{measured:split_until_it_fits.peak_more} bytes. Keeping the error in a
 variable costs the same as staying inside.
 
 ## Example

@@ -8,8 +8,9 @@ although nothing reads it again.
 ## Why it matters
 
 `empty_cache` gives back blocks that hold no tensor. What a variable refers to stays, with its graph and the activations of that, until
-the name is deleted, gets a new value, or the function ends. In this rule's fixture (torch 2.13, CPU build) an output with its graph
-that is held through the next phase costs 140,040 bytes of peak, and a model that is done with 311,304. Whether the call then gives
+the name is deleted, gets a new value, or the function ends. In this rule's fixture an output with its graph that is held
+through the next phase costs {measured:output_of_the_first_phase.peak_more} bytes of peak, and a model that is done with
+{measured:model_of_the_first_phase.peak_more}. Whether the call then gives
 anything to the driver has not been measured: on a CPU build it does nothing.
 
 ## Example

@@ -60,6 +60,7 @@ class Task:
     Attributes:
         settings: which rules to run.
         imports: follow imports on the disk.
+        root: the folder in which they are looked for; empty to look for it around each file.
         cache: the folder in which findings are kept; None keeps none.
         folder: what names of files are relative to.
         program: what checks there, as `program` says; None: what checks here.
@@ -68,6 +69,7 @@ class Task:
 
     settings: Settings
     imports: bool = True
+    root: str = ""
     cache: str | None = None
     folder: str = field(default_factory=os.getcwd)
     program: str | None = None
@@ -100,7 +102,7 @@ def let_go() -> None:
 
 def died(source: Source | FileResult, settings: Settings) -> FileResult:
     """What there is to say of a file that kills whoever checks it."""
-    if isinstance(source, FileResult) or INTERNAL_ERROR.code not in settings.enabled_codes():
+    if isinstance(source, FileResult) or INTERNAL_ERROR.code not in settings.enabled_codes(source.name):
         return FileResult(source.name)
     finding = internal_error(source.name, "the process that checked it died, and so did the next one")
     return FileResult(source.name, (Located(finding, source.data.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r")),))
@@ -122,7 +124,7 @@ class _Checker:
         self.flush: Callable[[], None] = lambda: None
         if task.program is not None and task.program != program():
             raise ClusterError(f"the worker on {platform.node()} has {program()}, and here is {task.program}")
-        project = Project() if task.imports else None
+        project = Project(top=task.root) if task.imports else None
         settings = task.settings if task.settings.folder else replace(task.settings, folder=task.folder)
         self.find: Callable[[str, str], list[Finding]] = partial(check_source, settings=settings, project=project)
         if task.cache is not None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from flake8_torchmem.verify.ledger import OWN, Ledger, key_of
 from flake8_torchmem.verify.probe import Backend, Probe
 from flake8_torchmem.verify.refusal import RefusedError
+from flake8_torchmem.verify.series import STAND_IN
 from flake8_torchmem.verify.standin import stand_in
 
-SHOWN_LINES = 10
-HISTORY = 100_000  # allocations that the allocator remembers
+HISTORY = 100_000  # allocations and frees that the allocator remembers for a snapshot
 MEMORY = 24 << 30  # bytes that the stand-in device says to have
 
 
@@ -22,11 +23,12 @@ class VirtualBackend:
     """The stand-in device: exact bytes, no time and no caching allocator."""
 
     name = "virtual"
-    title = "stand-in"
+    title = STAND_IN
     exact = True
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.snapshot: Path | None = None  # it has no allocator whose history could be saved
 
     @contextmanager
     def running(self, probe: Probe) -> Iterator[None]:
@@ -61,7 +63,7 @@ class VirtualBackend:
 
     def lines(self) -> list[tuple[str, int, int]]:
         """Bytes by the line that made them, most first: file, line, bytes."""
-        return [(file, line, size) for (file, line), size in self.ledger.by_line()[:SHOWN_LINES]]
+        return [(file, line, size) for (file, line), size in self.ledger.by_line()]
 
 
 class CudaBackend:
@@ -75,22 +77,28 @@ class CudaBackend:
             raise RefusedError("this PyTorch sees no CUDA device")
         if torch.cuda.get_allocator_backend() != "native":
             raise RefusedError("the allocator is not PyTorch's own (cudaMallocAsync): it does not say what was asked for")
+        self.snapshot: Path | None = None
         self.title: str = torch.cuda.get_device_name()
 
     @contextmanager
     def running(self, probe: Probe) -> Iterator[None]:
-        """The allocator remembers who allocates, and the probe watches, for as long as this is entered."""
+        """The allocator remembers who allocated what is alive, and the probe watches, for as long as this is entered."""
         torch.cuda.synchronize()
         if hasattr(torch._C, "_cuda_clearCublasWorkspaces"):
             torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        torch.cuda.memory._record_memory_history(context="alloc", stacks="python", max_entries=HISTORY)
+        # What was allocated and is gone takes kilobytes an entry, and each look at the lines would copy it: for a snapshot alone.
+        what = "state" if self.snapshot is None else "all"
+        torch.cuda.memory._record_memory_history(what, context="state", stacks="python", max_entries=HISTORY)
         try:
             with probe.watching():
                 yield
         finally:
-            torch.cuda.memory._record_memory_history(enabled=None)
+            # Here, where what holds the memory of a run that was stopped has not been unwound yet.
+            if self.snapshot is not None:
+                torch.cuda.memory._dump_snapshot(str(self.snapshot))
+            torch.cuda.memory._record_memory_history(None)
 
     def read(self) -> tuple[int, int, int, int]:
         """Live bytes that were asked for, their peak since `reset_peak`, live allocations, reserved bytes."""
@@ -114,24 +122,29 @@ class CudaBackend:
 
     def categories(self, owned: dict[str, list[torch.Tensor]]) -> dict[str, int]:
         """Bytes by what they are for, as far as optimizers own them."""
-        seen: set[int] = set()
-        found: dict[str, int] = {}
-        for name, tensors in owned.items():
-            fresh = [tensor for tensor in tensors if tensor.is_cuda and key_of(tensor) not in seen]
-            seen |= {key_of(tensor) for tensor in fresh}
-            found[name] = sum(tensor.untyped_storage().nbytes() for tensor in fresh)
+        names = {key_of(tensor): name for name, tensors in reversed(owned.items()) for tensor in tensors if tensor.is_cuda}
+        sizes = {key_of(tensor): _size(tensor) for tensors in owned.values() for tensor in tensors}
+        found: Counter[str] = Counter()
+        for key, name in names.items():
+            found[name] += sizes[key]
         found["other"] = max(self.read()[0] - sum(found.values()), 0)
-        return found
+        return dict(found)
 
     def lines(self) -> list[tuple[str, int, int]]:
         """Bytes by the line that allocated them, most first: file, line, bytes."""
         found: Counter[tuple[str, int]] = Counter()
+        here = torch.cuda.current_device()
         for segment in torch.cuda.memory._snapshot()["segments"]:
-            for block in segment["blocks"]:
+            for block in segment["blocks"] if segment.get("device", here) == here else ():
                 frame = next((frame for frame in block.get("frames", ()) if _is_programs(frame["filename"])), None)
                 if block["state"] == "active_allocated" and frame is not None:
                     found[frame["filename"], frame["line"]] += block.get("requested_size", block["size"])
-        return [(file, line, size) for (file, line), size in found.most_common(SHOWN_LINES)]
+        return [(file, line, size) for (file, line), size in found.most_common()]
+
+
+def _size(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor's storage; 0 if it has none."""
+    return tensor.untyped_storage().nbytes() if key_of(tensor) else 0
 
 
 def _is_programs(name: str) -> bool:

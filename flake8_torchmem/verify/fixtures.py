@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flake8_torchmem.verify.runner import Limits, Outcome, run_job
-from flake8_torchmem.verify.series import Run
+from flake8_torchmem.verify.runner import Limits, Outcome, Runner
+from flake8_torchmem.verify.series import STAND_IN, Run
 from flake8_torchmem.verify.verdict import JUDGES, Finding, Twins, Verdict, judge
 
 if sys.version_info >= (3, 11):
@@ -49,6 +51,15 @@ class Fixture:
     cases: tuple[Case, ...] = ()
     problem: str = ""
 
+    def names(self) -> list[str]:
+        """What its cases are called in reports."""
+        return [name_of(self.folder.name, case.function) for case in self.cases] if not self.problem else [self.folder.name]
+
+
+def name_of(fixture: str, case: str) -> str:
+    """What a case is called in reports."""
+    return f"{fixture}:{case}" if case else fixture
+
 
 @dataclass
 class Row:
@@ -65,7 +76,13 @@ class Row:
         """For programs."""
         verdict = self.verdict
         row = {"code": self.code, "fixture": self.fixture, "case": self.case, "effect": self.effect, "verdict": verdict.verdict.value}
-        return {**row, "reason": verdict.reason, **verdict.figures}
+        figures = {name: figure if _is_json(figure) else str(figure) for name, figure in verdict.figures.items()}
+        return {**row, "reason": verdict.reason, **figures}
+
+
+def _is_json(figure: float | int | str) -> bool:
+    """JSON has no infinite numbers, and none that are not numbers; lengths of gradients may be such."""
+    return isinstance(figure, str) or math.isfinite(figure)
 
 
 @dataclass
@@ -110,43 +127,61 @@ def read(folder: Path) -> Fixture:
         return Fixture(folder, problem=f"{NAME}: {' '.join(str(error).split())}")
 
 
-def verify(fixtures: Sequence[Fixture], device: str, limits: Limits, jobs: int, done: Callable[[Fixture], None]) -> Report:
-    """Run fixtures, several at a time on the stand-in device, and judge every case.
+def device_of(limits: Limits, device: str) -> Report:
+    """A report without rows: what the fixtures are to run on, and why; without a device, why there is none.
 
     Args:
-        fixtures: in the order of the report.
+        limits: of the process that asks PyTorch.
         device: auto, cuda or virtual.
-        limits: of each process.
-        jobs: processes at a time.
-        done: called after each fixture.
     """
+    if device == "virtual":  # it is everywhere
+        return Report(device=device, name=STAND_IN, why="as asked for", torch=importlib.metadata.version("torch"))
     report = Report()
-    outcome = run_job({"kind": "device", "device": device}, limits)
+    with Runner(limits, device) as runner:
+        outcome = runner.run({"kind": "device", "device": device})
     for line in outcome.lines:
         report.device, report.why, report.torch = line.get("device", ""), line.get("why", ""), line.get("torch", "")
         report.name = line.get("name", "")
     report.why = report.why or cause(outcome)
-    if not report.device:
-        return report
+    return report
+
+
+def verify(
+    fixtures: Sequence[Fixture], report: Report, runner: Runner, jobs: int, snapshots: Path | None, done: Callable[[], None]
+) -> Iterator[list[Row]]:
+    """Run fixtures, several at a time on the stand-in device, and judge every case. Rows go into the report, too.
+
+    Yields the rows of each fixture, in the order of the fixtures, as soon as they are there. Once the runner is stopped, the rows of
+    what has not run by then say so.
+
+    Args:
+        fixtures: in the order of the report.
+        report: with the device.
+        runner: of the programs.
+        jobs: processes at a time.
+        snapshots: a folder for the allocator's history of each program; None: they are not wanted.
+        done: called after each fixture, from any thread.
+    """
+
+    def one(fixture: Fixture) -> list[Row]:
+        rows = list(_Judged(fixture, report.device, runner, snapshots).rows())
+        done()
+        return rows
+
     with ThreadPoolExecutor(max_workers=1 if report.device == "cuda" else jobs) as pool:
-
-        def one(fixture: Fixture) -> list[Row]:
-            rows = list(_Judged(fixture, report.device, limits).rows())
-            done(fixture)
-            return rows
-
         for rows in pool.map(one, fixtures):
             report.rows += rows
-    return report
+            yield rows
 
 
 class _Judged:
     """One fixture's runs and verdicts."""
 
-    def __init__(self, fixture: Fixture, device: str, limits: Limits) -> None:
+    def __init__(self, fixture: Fixture, device: str, runner: Runner, snapshots: Path | None) -> None:
         self.fixture = fixture
         self.device = device
-        self.limits = limits
+        self.runner = runner
+        self.snapshots = snapshots.resolve() if snapshots is not None else None
 
     def rows(self) -> Iterator[Row]:
         """A row for each case."""
@@ -182,7 +217,8 @@ class _Judged:
     def _run(self, name: str, cases: list[Case], steps: int) -> Outcome:
         wanted = [{"function": case.function, "effect": case.effect} for case in cases]
         job = {"kind": "fixture", "file": str((self.fixture.folder / f"{name}.py").resolve()), "cases": wanted, "steps": steps}
-        return run_job({**job, "device": self.device, "repeats": 2 if name == "bad" else 1}, self.limits)
+        job["snapshot"] = str(self.snapshots / f"{self.fixture.folder.name}-{name}") if self.snapshots is not None else ""
+        return self.runner.run({**job, "device": self.device, "repeats": 2 if name == "bad" else 1})
 
     def _verdict(self, case: Case, runs: dict[str, list[Run]], outcomes: dict[str, Outcome]) -> Verdict:
         for name, wanted in (("bad", 2), ("fixed", 1)):
@@ -208,5 +244,4 @@ def cause(outcome: Outcome) -> str:
             return str(line["refused"])
         if "import" in line:
             return f"it cannot be imported ({line['import']})"
-    last = outcome.stderr.strip().split("\n")[-1]
-    return outcome.failure + (f" ({last})" if last else "") if outcome.failure else "it has not run"
+    return outcome.last_words() or "it has not run"

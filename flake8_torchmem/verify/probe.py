@@ -20,17 +20,24 @@ from flake8_torchmem.verify.series import FORWARD, KINDS, STEP, TURN, Gradient, 
 
 PAGE = 4096
 LINES_EVERY = 4  # beats
+SHOWN_LINES = 10
+WITHOUT_STEPS = 50  # times the beats that are wanted: calls of modules after which a program with an optimizer is not waited for
 
 
 class Backend(Protocol):
     """A device that can be measured, entered for one run.
 
-    `title`: the device's own name; `exact`: bytes are those that were asked for.
+    Attributes:
+        name: cuda or virtual.
+        title: the device's own name.
+        exact: bytes are counted one by one, so that two runs of a program are alike to the last.
+        snapshot: where to save the allocator's history at the end of a run, for PyTorch's viewer; None: nowhere.
     """
 
     name: str
     title: str
     exact: bool
+    snapshot: Path | None
 
     def running(self, probe: Probe) -> Any: ...  # noqa: ANN401
     def read(self) -> tuple[int, int, int, int]:
@@ -44,7 +51,8 @@ class Backend(Protocol):
         """A module is entered (1) or left (-1)."""
 
     def categories(self, owned: dict[str, list[torch.Tensor]]) -> dict[str, int]: ...
-    def lines(self) -> list[tuple[str, int, int]]: ...
+    def lines(self) -> list[tuple[str, int, int]]:
+        """Bytes by the line of the program that made them, most first: file, line, bytes."""
 
 
 class EnoughError(BaseException):
@@ -71,6 +79,7 @@ class Probe:
         self.optimizers: WeakValueDictionary[int, torch.optim.Optimizer] = WeakValueDictionary()
         self.began = time.perf_counter()
         self.most = -1
+        self.first_lines: dict[str, dict[tuple[str, int], int]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -97,7 +106,7 @@ class Probe:
             grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             square, digest = 0.0, hashlib.sha256()
             for grad in grads:
-                whole = grad.detach().cpu().double()
+                whole = _plain(grad)
                 square += float(whole.pow(2).sum())
                 digest.update(whole.numpy().tobytes())
             self.run.gradients.append(Gradient(square**0.5, digest.hexdigest()[:16]))
@@ -132,10 +141,28 @@ class Probe:
             if live > self.most:
                 self.most = live
                 self.run.categories = self.backend.categories(self._owned())
-            if len(self.run.samples[kind]) % LINES_EVERY == 0:
-                self.run.lines = self.backend.lines()
-        if self.limit is not None and len(self.run.samples[kind]) >= self.limit and kind == self._leading():
+            enough = self.limit is not None and kind == self._leading() and self._is_enough(kind, self.limit)
+            if enough or len(self.run.samples[kind]) % LINES_EVERY == 0:
+                self._read_lines(kind)
+        if enough:
             raise EnoughError
+
+    def _read_lines(self, kind: str) -> None:
+        """Which lines made what is alive, and what came to be since the warm-up of the beats that count."""
+        lines = self.backend.lines()
+        self.run.lines = lines[:SHOWN_LINES]
+        if kind != self._leading():
+            return
+        before = self.first_lines.setdefault(kind, {(file, line): size for file, line, size in lines})
+        grown = [(file, line, size - before.get((file, line), 0)) for file, line, size in lines]
+        self.run.grown = sorted((entry for entry in grown if entry[2] > 0), key=lambda entry: -entry[2])[:SHOWN_LINES]
+
+    def _is_enough(self, kind: str, limit: int) -> bool:
+        """Whether the program may end. One that has an optimizer may evaluate, or play, long before its first step."""
+        done = len(self.run.samples[kind])
+        if kind == STEP or done < limit:
+            return done >= limit
+        return done % limit == 0 and (done >= limit * WITHOUT_STEPS or not _has_optimizer())
 
     def _leading(self) -> str:
         """The kind of beat that counts: steps, once there is one."""
@@ -154,6 +181,14 @@ class Probe:
         }
 
 
+def _plain(grad: torch.Tensor) -> torch.Tensor:
+    """The numbers of a gradient, on the host."""
+    whole = grad.detach().cpu()
+    if whole.layout != torch.strided:
+        whole = whole.to_dense()
+    return (torch.view_as_real(whole) if whole.is_complex() else whole).double()
+
+
 def count_nodes() -> int:
     """Autograd nodes that are reachable from the tensors that are alive in Python."""
     gc.collect(0)
@@ -167,6 +202,10 @@ def count_nodes() -> int:
         seen.add(node)
         pending.extend(function for function, _ in node.next_functions if function is not None)
     return len(seen)
+
+
+def _has_optimizer() -> bool:
+    return any(issubclass(type(thing), torch.optim.Optimizer) for thing in gc.get_objects())
 
 
 def _resident() -> int:

@@ -39,18 +39,28 @@ def _row(row: Row, exact: bool) -> dict[str, Any]:
     kind = str(figures.get("beat") or _kind(row.runs.values()))
     bad, fixed = (row.runs.get(name, Run()) for name in ("bad", "fixed"))
     unit, shown = _shown(row.effect, kind, bad, fixed)
+    live = [run.series(kind, "live") if kind else [] for run in (bad, fixed)]
+    grown = _growth("per_beat", shown if unit in ("bytes", "nodes") else ([], []), exact or unit == "nodes")
     return {
         **head, "beat": kind, "beats": len(bad.samples[kind]) if kind else 0, "unit": unit, "bad": shown[0], "fixed": shown[1],
-        **_growth("per_beat", shown if unit in ("bytes", "nodes") else ([], []), exact or unit == "nodes"),
-        **_growth("bytes_per_beat", [run.series(kind, "live") if kind else [] for run in (bad, fixed)], exact),
+        **grown, **_growth("bytes_per_beat", live, exact), **_judged(figures, unit),
         "bad_peak": _peak(bad, kind), "fixed_peak": _peak(fixed, kind), "figures": figures,
     }  # fmt: skip
+
+
+def _judged(figures: dict[str, Any], unit: str) -> dict[str, Any]:
+    """Growth as the verdict has it: it may lie in a part of the series alone."""
+    if f"{unit}_per_beat" not in figures:
+        return {}
+    pair = {"bad": figures[f"{unit}_per_beat"], "fixed": figures[f"{unit}_per_beat_fixed"]}
+    names = ("per_beat", "bytes_per_beat") if unit == "bytes" else ("per_beat",)
+    return {f"{name}_{program}": value for name in names for program, value in pair.items()}
 
 
 def _kind(runs: Iterable[Run]) -> str:
     """The kind of beats that both programs have, empty where they have none in common."""
     both = list(runs)
-    return next((kind for kind in KINDS if len(both) == 2 and all(len(run.samples[kind]) > WARM_UP for run in both)), "")
+    return next((kind for kind in KINDS if len(both) == 2 and all(run.samples[kind] for run in both)), "")
 
 
 def _shown(effect: str, kind: str, bad: Run, fixed: Run) -> tuple[str, list[list[float]]]:

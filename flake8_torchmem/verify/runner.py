@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import uuid
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flake8_torchmem.verify.processes import CAN_COPY, Nursery, Process, Spawned
+
 # What a program needs of the environment to find Python, libraries, devices and folders. Nothing else goes along: no tokens, no keys.
 KEPT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH",
-    "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "XDG_CACHE_HOME", "USER",
+    "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
+    "XDG_CACHE_HOME", "USER",
 )  # fmt: skip
 FIXED = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-MARK = "TORCHMEM_RUN"  # in the environment of all that a run starts, so that it is found again
-TAIL = 2_000  # characters of a program's standard error that are kept
+INTERRUPTED = "interrupted"
+TAIL = 4_096  # bytes of what a program prints that are kept
+PIECE = 65_536  # bytes that are read at once
+PATIENCE = 5.0  # seconds for the last of its output
 
 
 @dataclass(frozen=True)
@@ -35,83 +37,156 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job wrote, line by line, and how its process ended if not well: one line."""
+    """What came of a job.
+
+    Attributes:
+        lines: what it wrote, line by line.
+        failure: how its process ended if not well, in one line.
+        printed: the end of what the program printed, on both of its streams.
+        dropped: bytes that it printed before that.
+    """
 
     lines: list[dict[str, Any]]
     failure: str = ""
-    stderr: str = ""
+    printed: str = ""
+    dropped: int = 0
+
+    def last_words(self) -> str:
+        """How the process ended, with the last line that it printed, and how much of what it printed was not kept."""
+        said = self.printed.strip().rpartition("\n")[2].strip()[-300:]
+        note = f"{self.dropped:,} bytes of output before it were dropped" if self.dropped and said else ""
+        detail = "; ".join(filter(None, [said, note]))
+        return self.failure + (f" ({detail})" if detail else "") if self.failure else ""
 
 
-def run_job(job: dict[str, Any], limits: Limits, cwd: Path | None = None, own_environment: bool = False) -> Outcome:
-    """Run a job to its end, or to its limits. What it wrote until then counts.
+class Runner:
+    """Runs jobs, from as many threads as there are, within limits. It is to be left as a context.
+
+    Attributes:
+        limits: of each process.
+        stopped: whether `stop` was called.
 
     Args:
-        job: as `child` takes it, without where to write.
-        limits: of its process.
-        cwd: where it runs; by default in an empty folder.
-        own_environment: it gets all of this process's environment, as a user's own script needs.
+        limits: see above.
+        device: on which programs run. Processes that use a real one cannot be copies of another.
+        own_environment: programs get all of this process's environment, as a user's own script needs.
     """
-    with tempfile.TemporaryDirectory(prefix="torchmem-") as folder:
-        output = Path(folder) / "output.jsonl"
-        errors = Path(folder) / "stderr"
-        mark = uuid.uuid4().hex
-        with errors.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flake8_torchmem.verify.child"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=stream,
-                cwd=cwd or folder,
-                env={**_environment(own_environment), MARK: mark},
-                start_new_session=True,
-            )
-            failure = _wait(process, json.dumps({**job, "output": str(output), "memory": limits.memory}).encode(), limits)
-            _end_strays(mark)
-        stderr = errors.read_text("utf-8", "replace")[-TAIL:]
-        return Outcome(list(_lines(output)), failure, stderr)
+
+    def __init__(self, limits: Limits, device: str, own_environment: bool = False) -> None:
+        self.limits = limits
+        self.stopped = False
+        self._copies = device == "virtual" and CAN_COPY
+        self._environment = {name: value for name, value in os.environ.items() if own_environment or name in KEPT} | FIXED
+        self._running: dict[int, Process] = {}
+        self._idle: list[Nursery] = []
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        while self._idle:
+            self._idle.pop().close()
+
+    def stop(self) -> None:
+        """End what runs, and run nothing more: each job that is under way, or asked for later, comes back as interrupted."""
+        self.stopped = True
+        for process in list(self._running.values()):
+            process.kill()  # without waiting: this may be a signal's handler, in the middle of a wait
+
+    def run(self, job: Mapping[str, Any], cwd: Path | None = None) -> Outcome:
+        """Run a job to its end, or to its limits. What it wrote until then counts.
+
+        Args:
+            job: as `child` takes it, without where to write.
+            cwd: where it runs; by default in an empty folder.
+        """
+        if self.stopped:
+            return Outcome([], INTERRUPTED)
+        with tempfile.TemporaryDirectory(prefix="torchmem-", ignore_cleanup_errors=True) as folder, self._nursery() as nursery:
+            orders, output, inner = (Path(folder) / name for name in ("job.json", "output.jsonl", "empty"))
+            inner.mkdir()
+            orders.write_text(json.dumps({**job, "output": str(output), "memory": self.limits.memory}), "utf-8")
+            end, start = os.pipe()
+            try:
+                process: Process | None = nursery.start(orders, start, cwd or inner) if nursery is not None else None
+                if process is None:  # what keeps PyTorch from being imported is told by a process of its own
+                    process = Spawned(orders, start, cwd or inner, self._environment)
+            finally:
+                os.close(start)
+            printed = _Tail(end)
+            failure = self._wait(process)
+            printed.end()
+            return Outcome(list(_lines(output)), failure, printed.text(), printed.dropped)
+
+    @contextlib.contextmanager
+    def _nursery(self) -> Iterator[Nursery | None]:
+        """A nursery of this thread's alone, if there are any."""
+        if not self._copies:
+            yield None
+            return
+        nursery = self._idle.pop() if self._idle else Nursery(self._environment)
+        try:
+            yield nursery
+        finally:
+            if nursery.process.poll() is None:
+                self._idle.append(nursery)
+            else:
+                nursery.close()
+
+    def _wait(self, process: Process) -> str:
+        """Why the process did not end well, in one line; empty if it did. Nothing that it started outlives it."""
+        self._running[id(process)] = process
+        try:
+            if self.stopped:  # between the start and here
+                process.kill()
+            status = process.wait(self.limits.seconds)
+        except TimeoutError:
+            process.kill()
+            process.wait(None)
+            return f"stopped after {self.limits.seconds:g} seconds"
+        finally:
+            process.kill()
+            del self._running[id(process)]
+            process.end_strays()
+        if self.stopped:
+            return INTERRUPTED
+        if status == 0:
+            return ""
+        return f"killed by signal {-status}" if status < 0 else f"exited with {status}"
 
 
-def _environment(own: bool) -> dict[str, str]:
-    """The child finds this package where this process has it."""
-    kept = {name: value for name, value in os.environ.items() if own or name in KEPT}
-    here = str(Path(__file__).resolve().parents[2])
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [here, kept.get("PYTHONPATH", "")]))
-    return {**kept, **FIXED}
+class _Tail:
+    """Reads what a program prints, so that it never waits for a reader, and keeps the end.
 
+    Args:
+        end: of the pipe that is read from, which is closed here.
+    """
 
-def _wait(process: subprocess.Popen[bytes], job: bytes, limits: Limits) -> str:
-    """Why the process did not end well, in one line; empty if it did. Nothing that it started outlives it."""
-    try:
-        process.communicate(job, timeout=limits.seconds)
-    except subprocess.TimeoutExpired:
-        return f"stopped after {limits.seconds:g} seconds"
-    except BrokenPipeError:
-        pass
-    finally:
-        _end(process)
-    status = process.returncode
-    if status == 0:
-        return ""
-    return f"killed by signal {-status}" if status < 0 else f"exited with {status}"
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self._kept = b""
+        self.dropped = 0
+        # A daemon: what escaped with the other end of the pipe must not keep this process alive.
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its group."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    elif process.poll() is None:
-        process.kill()
-    process.wait()
-
-
-def _end_strays(mark: str) -> None:
-    """End what left the group of its run, where the system lists processes with their environments."""
-    wanted = f"{MARK}={mark}".encode()
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+    def _read(self) -> None:
         with contextlib.suppress(OSError):
-            if wanted in environment.read_bytes().split(b"\0"):
-                os.kill(int(environment.parent.name), signal.SIGKILL)
+            while piece := os.read(self._end, PIECE):
+                self._kept += piece
+                self.dropped += max(len(self._kept) - TAIL, 0)
+                self._kept = self._kept[-TAIL:]
+
+    def end(self) -> None:
+        """The program has ended."""
+        self._thread.join(PATIENCE)
+        if not self._thread.is_alive():
+            os.close(self._end)
+
+    def text(self) -> str:
+        """What was kept."""
+        return self._kept.decode("utf-8", "replace")
 
 
 def _lines(output: Path) -> Iterator[dict[str, Any]]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from flake8_torchmem.fixes import Document, Planned, fix_document
 from flake8_torchmem.fixes.rounds import Left
 from flake8_torchmem.model import Finding
 from flake8_torchmem.settings import Settings
-from flake8_torchmem.verify.runner import Limits, Outcome, run_job
+from flake8_torchmem.verify.runner import Outcome, Runner
 from flake8_torchmem.verify.series import KINDS, Run
 from flake8_torchmem.verify.verdict import WARM_UP, rate, slope
 
 MAX_FINDINGS = 12  # that are run one by one
-SHOWN_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,37 @@ class Script:
 
 @dataclass(frozen=True)
 class Figures:
-    """One run in numbers: bytes and autograd nodes per beat (None: not decided), peak bytes, beats of which kind."""
+    """One run in numbers.
+
+    Attributes:
+        growth: bytes on the device per beat; None: not decided.
+        nodes: autograd nodes in host memory per beat; None: not decided.
+        peak: bytes on the device.
+        beats: how many there were.
+        kind: of the beats.
+        gradients: the median length of the gradients that a step used; None without steps.
+    """
 
     growth: float | None
     nodes: float | None
     peak: int
     beats: int
     kind: str
+    gradients: float | None = None
 
     @classmethod
     def of(cls, run: Run, exact: bool) -> Figures:
         """The figures of a run, by its first kind of beat that goes on."""
         kind = next((kind for kind in KINDS if len(run.samples[kind]) > WARM_UP + 3), KINDS[0])
         live, nodes = run.series(kind, "live"), run.series(kind, "nodes")
-        peaks = [sample.peak for samples in run.samples.values() for sample in samples]
+        peak = max((sample.peak for samples in run.samples.values() for sample in samples), default=0)
+        lengths = [gradient.norm for gradient in run.gradients if math.isfinite(gradient.norm)]
+        gradients = median(lengths) if lengths else None
         if len(live) <= WARM_UP + 3:
-            return cls(None, None, max(peaks, default=0), len(live), kind)
+            return cls(None, None, peak, len(live), kind, gradients)
         # Without a period, as with shuffled lengths, the median over all pairs still says about how much.
         found = rate(live) if exact else None
-        return cls(slope(live) if found is None else found, slope(nodes), max(peaks), len(live), kind)
+        return cls(slope(live) if found is None else found, slope(nodes), peak, len(live), kind, gradients)
 
 
 @dataclass(frozen=True)
@@ -70,51 +82,86 @@ class Cost:
 
 @dataclass
 class ScriptReport:
-    """All that was measured."""
+    """All that was measured.
+
+    Attributes:
+        script: what was run.
+        device: cuda or virtual; empty if none was reached.
+        why: it was chosen.
+        torch: the version.
+        now: the script as it is.
+        ended: how the script ended of itself, if not well, before it had all of its beats.
+        all_fixed: with all findings fixed that can be.
+        costs: of each finding.
+        lines: bytes by the lines that made what was alive at the end: file, line, bytes.
+        grown: the same of what came to be after the warm-up.
+        categories: bytes by what they are for, at the beat with the most of them.
+        failure: why nothing was measured.
+        finished: nothing is to come.
+    """
 
     script: Script
     device: str = ""
     why: str = ""
     torch: str = ""
     now: Figures | None = None
+    ended: str = ""
     all_fixed: Figures | None = None
     costs: list[Cost] = field(default_factory=list)
     lines: list[tuple[str, int, int]] = field(default_factory=list)
+    grown: list[tuple[str, int, int]] = field(default_factory=list)
     categories: dict[str, int] = field(default_factory=dict)
     failure: str = ""
+    finished: bool = False
 
 
-def verify(script: Script, device: str, limits: Limits, settings: Settings, progress: Callable[[], None]) -> ScriptReport:
-    """Run a script as it is, with all of its findings fixed, and with each one fixed alone.
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run: the script as it is, with all of its findings fixed, and with each one fixed alone.
+
+    Attributes:
+        script: what is run.
+        now: its text.
+        all_fixed: with all fixes; None if there is nothing to fix.
+        alone: each finding with the script in which it alone is fixed, or None and why there is none.
+    """
+
+    script: Script
+    now: Document
+    all_fixed: Document | None
+    alone: tuple[tuple[Finding, Document | None, str], ...]
+
+    @property
+    def runs(self) -> int:
+        """How often the script is run."""
+        return 1 + (self.all_fixed is not None) + sum(document is not None for _, document, _ in self.alone)
+
+
+def plan(script: Script, settings: Settings) -> Plan:
+    """Check a script, and fix copies of it.
 
     Args:
-        script: what to run, with the environment of this process.
-        device: auto, cuda or virtual.
-        limits: of each run.
+        script: what is to be run.
         settings: whose findings count.
-        progress: called after each run.
 
     Raises:
         SourceError: the script is no Python.
         OSError: it cannot be read.
     """
-    document = Document.of(script.path.read_bytes())
-    outcome = fix_document(document, str(script.path), settings, unsafe=True)
-    report = ScriptReport(script)
-    runs = _Runs(script, device, limits, report, progress)
-    report.now = runs.figures(document, keep=True)
-    if report.failure:
-        return report
+    now = Document.of(script.path.read_bytes())
+    outcome = fix_document(now, str(script.path), settings, unsafe=True)
     fixed = [finding for finding, _ in outcome.fixed]
-    if fixed:
-        report.all_fixed = runs.figures(outcome.document)
-    for finding in fixed[:MAX_FINDINGS]:
-        alone = fix_document(document, str(script.path), settings, unsafe=True, wanted=_only(finding)).document if len(fixed) > 1 else None
-        figures = runs.figures(alone) if alone is not None else report.all_fixed
-        report.costs.append(Cost(finding, figures, "" if figures else runs.failure))
-    report.costs += [Cost(finding, None, "run with the others only") for finding in fixed[MAX_FINDINGS:]]
-    report.costs += [Cost(left.finding, None, _unfixed(left)) for left in outcome.left]
-    return report
+    alone: list[tuple[Finding, Document | None, str]] = []
+    for index, finding in enumerate(fixed if len(fixed) > 1 else ()):
+        found = fix_document(now, str(script.path), settings, unsafe=True, wanted=_only(finding))
+        if index >= MAX_FINDINGS or not found.fixed:
+            alone.append((finding, None, "fixed together with the others only"))
+        else:
+            alone.append((finding, found.document, ""))
+    if len(fixed) == 1:
+        alone.append((fixed[0], outcome.document, ""))
+    alone += [(left.finding, None, _unfixed(left)) for left in outcome.left]
+    return Plan(script, now, outcome.document if len(fixed) > 1 else None, tuple(alone))
 
 
 def _only(finding: Finding) -> Callable[[Planned, Document], bool]:
@@ -122,49 +169,83 @@ def _only(finding: Finding) -> Callable[[Planned, Document], bool]:
 
 
 def _unfixed(left: Left) -> str:
-    return f"no fix: {left.reason}"
+    return f"not measured, as nothing fixes it: {left.reason}"
+
+
+def measure(planned: Plan, report: ScriptReport, runner: Runner, snapshots: Path | None = None) -> Iterator[None]:
+    """Run all that is planned, in the environment of this process, and fill the report. Yields after each run.
+
+    Args:
+        planned: what to run.
+        report: to be filled, with the device.
+        runner: of the processes.
+        snapshots: a folder for the allocator's history of each run; None: they are not wanted.
+    """
+    runs = _Runs(planned.script, runner, report, snapshots)
+    run, report.failure = runs.run(planned.now, "now")
+    if run is not None:
+        report.now = runs.figures(run)
+        report.ended = run.failure.message if run.failure else ""
+        report.lines, report.grown, report.categories = run.lines, run.grown, run.categories
+    yield
+    for finding, document, reason in planned.alone if run is not None else ():
+        if document is None:
+            report.costs.append(Cost(finding, None, reason))
+            continue
+        fixed, failure = runs.run(document, f"fixed-{finding.code}-line-{finding.span.line}")
+        report.costs.append(Cost(finding, runs.figures(fixed) if fixed else None, f"with the fix it could not be measured: {failure}"))
+        yield
+    if planned.all_fixed is not None and run is not None:
+        fixed, _ = runs.run(planned.all_fixed, "fixed")
+        report.all_fixed = runs.figures(fixed) if fixed else None
+        yield
+    elif len(report.costs) and report.costs[0].fixed is not None:
+        report.all_fixed = report.costs[0].fixed
+    report.finished = not runner.stopped
 
 
 class _Runs:
-    """Runs versions of a script, and keeps what is common to all."""
+    """Runs versions of a script."""
 
-    def __init__(self, script: Script, device: str, limits: Limits, report: ScriptReport, progress: Callable[[], None]) -> None:
+    def __init__(self, script: Script, runner: Runner, report: ScriptReport, snapshots: Path | None) -> None:
         self.script = script
-        self.device = device
-        self.limits = limits
+        self.runner = runner
         self.report = report
-        self.progress = progress
-        self.failure = ""
+        self.snapshots = snapshots
 
-    def figures(self, document: Document, keep: bool = False) -> Figures | None:
-        """One run; None if it did not get to its beats. The failure of the one to `keep` is the report's."""
+    def run(self, document: Document, name: str) -> tuple[Run | None, str]:
+        """One run, or None and why it did not get to its beats."""
         script = self.script
+        snapshot = str(self.snapshots.resolve() / f"{script.path.stem}-{name}") if self.snapshots is not None else ""
         job: dict[str, object] = {"kind": "script", "path": str(script.path.resolve()), "source": document.normal, "module": script.module}
-        job |= {"arguments": list(script.arguments), "beats": script.beats, "device": self.device}
-        outcome = run_job(job, self.limits, cwd=Path.cwd(), own_environment=True)
-        self.progress()
-        run = self._run(outcome)
-        if keep:
-            self.report.failure = "" if run is not None else self.failure
-            if run is not None:
-                self.report.lines, self.report.categories = run.lines, run.categories
-        return Figures.of(run, self.report.device == "virtual") if run is not None else None
-
-    def _run(self, outcome: Outcome) -> Run | None:
+        job |= {"arguments": list(script.arguments), "beats": script.beats, "device": self.report.device, "snapshot": snapshot}
+        outcome = self.runner.run(job, cwd=Path.cwd())
         for line in outcome.lines:
-            if "device" in line:
-                self.report.device, self.report.why, self.report.torch = line["device"], line["why"], line["torch"]
             if "refused" in line:
-                self.failure = line["refused"]
+                return None, str(line["refused"])
             if "run" in line:
-                run = Run.from_json(line["run"])
-                if run.failure is None or sum(map(len, run.samples.values())) > WARM_UP:
-                    return run
-                self.failure = f"after {run.failure.beat} beats: {run.failure.message}"
-                return None
-        last = outcome.stderr.strip().split("\n")[-1]
-        self.failure = self.failure or ": ".join(filter(None, [outcome.failure, last])) or "it ended without a beat"
-        return None
+                return self._judged(line["run"])
+        return None, _how(outcome)
+
+    def _judged(self, found: Mapping[str, object]) -> tuple[Run | None, str]:
+        run = Run.from_json(dict(found))
+        beats = max(map(len, run.samples.values()))
+        if beats > WARM_UP + 3:
+            return run, ""
+        if run.failure is not None:
+            return None, f"after {run.failure.beat} beats: {run.failure.message}"
+        return (
+            None,
+            f"it ended after {beats} beats; {WARM_UP + 4} are needed" if beats else "no optimizer made a step, and no module was called",
+        )
+
+    def figures(self, run: Run) -> Figures:
+        """A run in numbers."""
+        return Figures.of(run, self.report.device == "virtual")
+
+
+def _how(outcome: Outcome) -> str:
+    return outcome.last_words() or "it ended without a word"
 
 
 def steps_left(figures: Figures, memory: int) -> int | None:
@@ -172,66 +253,3 @@ def steps_left(figures: Figures, memory: int) -> int | None:
     if figures.growth is None or figures.growth <= 0:
         return None
     return max(int((memory - figures.peak) / figures.growth) + figures.beats, 0)
-
-
-def as_text(report: ScriptReport, memory: int) -> Iterator[str]:
-    """The report, for people."""
-    yield f"device: {report.device or 'none'} ({report.why or 'nothing was run'}), PyTorch {report.torch or 'unknown'}"
-    if report.now is None:
-        yield f"{report.script.path}: it could not be measured: {report.failure}"
-        return
-    yield f"{report.script.path}: {report.now.beats} {report.now.kind}s, {_spelled(report.now, memory)}"
-    for file, line, size in report.lines[:SHOWN_LINES]:
-        yield f"  {size:,} bytes are held from {file}:{line}"
-    for cost in report.costs:
-        place = f"{cost.finding.path}:{cost.finding.span.line}: {cost.finding.code} [{cost.finding.name}]"
-        yield f"{place}: {_gain(report.now, cost.fixed) if cost.fixed else cost.reason}"
-    if report.all_fixed is not None and len(report.costs) > 1:
-        yield f"all of these fixed: {_spelled(report.all_fixed, memory)}"
-    if not report.costs:
-        yield "no findings to compare with"
-
-
-def _spelled(figures: Figures, memory: int) -> str:
-    growth = "growth not decided" if figures.growth is None else f"{figures.growth:+,.0f} bytes per {figures.kind}"
-    nodes = f", {figures.nodes:+,.0f} autograd nodes" if figures.nodes else ""
-    left = steps_left(figures, memory)
-    full = f"; {memory:,} bytes are full after {left:,} {figures.kind}s" if left is not None else ""
-    return f"{growth}{nodes}, peak {figures.peak:,} bytes{full}"
-
-
-def _gain(now: Figures, fixed: Figures) -> str:
-    parts = []
-    if now.growth is not None and fixed.growth is not None and now.growth != fixed.growth:
-        parts.append(f"{now.growth:+,.0f} bytes per {now.kind} become {fixed.growth:+,.0f}")
-    if now.nodes and fixed.nodes is not None and now.nodes != fixed.nodes:
-        parts.append(f"{now.nodes:+,.0f} autograd nodes on the host become {fixed.nodes:+,.0f}")
-    if now.peak != fixed.peak:
-        parts.append(f"peak {now.peak:,} becomes {fixed.peak:,} bytes")
-    return "; ".join(parts) or f"no effect on memory in {now.beats} {now.kind}s: it is about gradients, or about other data"
-
-
-def as_json(report: ScriptReport, memory: int) -> str:
-    """The report, for programs."""
-
-    def figures(found: Figures | None) -> dict[str, object] | None:
-        return None if found is None else {**vars(found), "steps_to_full": steps_left(found, memory)}
-
-    costs: Sequence[dict[str, object]] = [
-        {"code": cost.finding.code, "line": cost.finding.span.line, "fixed": figures(cost.fixed), "reason": cost.reason}
-        for cost in report.costs
-    ]
-    document = {
-        "path": str(report.script.path),
-        "device": report.device,
-        "device_reason": report.why,
-        "torch": report.torch,
-        "now": figures(report.now),
-        "all_fixed": figures(report.all_fixed),
-        "findings": costs,
-        "lines": [{"file": file, "line": line, "bytes": size} for file, line, size in report.lines],
-        "categories": report.categories,
-        "gpu_memory": memory,
-        "failure": report.failure,
-    }
-    return json.dumps(document, indent=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+STAND_IN = "stand-in"  # the name of the device that is none
 STEP, FORWARD, TURN = "step", "forward", "turn"
 KINDS = (STEP, FORWARD, TURN)  # a beat is a step of an optimizer, else a call of a module from outside, else what the fixture says
 
@@ -61,6 +62,7 @@ class Run:
         results: numbers that the program returned.
         categories: bytes by what they are for, at the beat with the most live bytes.
         lines: bytes by the lines that made what was alive at the last beat, most first: file, line, bytes.
+        grown: the same of what came to be after the warm-up.
         failure: how it ended, if not well.
     """
 
@@ -69,6 +71,7 @@ class Run:
     results: list[float] = field(default_factory=list)
     categories: dict[str, int] = field(default_factory=dict)
     lines: list[tuple[str, int, int]] = field(default_factory=list)
+    grown: list[tuple[str, int, int]] = field(default_factory=list)
     failure: Failure | None = None
 
     def series(self, kind: str, name: str) -> list[int]:
@@ -89,5 +92,6 @@ class Run:
             data["results"],
             data["categories"],
             [(file, line, size) for file, line, size in data["lines"]],
+            [(file, line, size) for file, line, size in data["grown"]],
             Failure(**failure) if failure else None,
         )

@@ -140,7 +140,7 @@ def _grown(twins: Twins, kind: str, name: str, unit: str) -> Verdict:
     if in_bad > least:
         return Verdict(Finding.INCONCLUSIVE, f"the fixed program grows too, by {in_fixed:,.0f} {unit} per {kind}", figures)
     if name == "live" and _cohorts(twins.bad.samples[kind]) > FLAT:
-        return Verdict(Finding.INCONCLUSIVE, "no growth, but something of most beats is still alive", figures)
+        return Verdict(Finding.INCONCLUSIVE, "no growth, but something of earlier beats is still alive", figures, too_few=True)
     return Verdict(Finding.REFUTED, f"no growth in {beats} beats", figures)
 
 

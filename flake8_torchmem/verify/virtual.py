@@ -11,10 +11,12 @@ one's own, several devices, `torch.compile` and CUDA graphs. Code that asks for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
+from torch.autograd.graph import increment_version
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -45,6 +47,20 @@ def names_host(value: object) -> bool:
     return (isinstance(value, torch.device) and value.type == "cpu") or value == "cpu"
 
 
+@cache
+def writes_lists(func: Any) -> tuple[int, ...]:  # noqa: ANN401
+    """Which arguments of an operator are lists of tensors that it writes to."""
+    arguments = enumerate(func._schema.arguments)
+    return tuple(i for i, one in arguments if one.alias_info is not None and one.alias_info.is_write and one.type.kind() == "ListType")
+
+
+def _count_write(tensors: Iterable[torch.Tensor]) -> None:
+    """A graph that saved one of these must see that it has changed: below a mode, operators on lists (`_foreach_add_`) do not say so."""
+    for tensor in tensors:
+        if not tensor.is_inference():
+            increment_version(tensor)
+
+
 class Operators(TorchDispatchMode):
     """What is computed from tensors of the device is on the device.
 
@@ -63,6 +79,8 @@ class Operators(TorchDispatchMode):
         if booked and len(booked) < len(tensors) and name not in CROSSES and not name.startswith(TAKES_INDICES):
             self._require_one_device(name, tensors)
         result = func(*args, **(kwargs or {}))
+        for index in writes_lists(func):
+            _count_write(args[index] if index < len(args) else ())
         if booked and not (name == "aten::copy_" and not self.ledger.holds(args[0])):
             for leaf in tree_leaves(result):
                 if isinstance(leaf, torch.Tensor):
