@@ -19,7 +19,7 @@ copyright = author  # noqa: A001 Sphinx's name for it
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design", "readme_parts", "rule_pages"]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "measured"]
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"bytes|str|int|float|bool|object|None|tuple|list|dict|frozenset|set|ValueError|Exception"),  # Python's own

@@ -29,24 +29,21 @@ def unsuppressed(text: str, findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if not _is_suppressed(finding.code, lines.get(finding.span.line, ""))]
 
 
-def silencing(text: str, finding: Finding) -> Edit | None:
-    """The comment that suppresses a finding: at the end of its line, or its code in a comment that is there. None if that would not do.
+def silencing(text: str, finding: Finding) -> Edit:
+    """The comment that suppresses a finding: at the end of its line, or its code in a comment that is there.
 
     Args:
-        text: with LF line ends.
+        text: that it was found in, with LF line ends.
         finding: that is not suppressed.
     """
     lines = text.split("\n")
     line = finding.span.line
     first, last = _joined(text, len(lines)).get(line, (line, line))
-    place, insertion = Span(last, len(lines[last - 1].rstrip()) + 1, last, len(lines[last - 1]) + 1), f"  # noqa: {finding.code}"
     for number in range(first, last + 1):
         comment = _LINE.search(lines[number - 1])
         if comment is not None and comment["codes"]:
-            place, insertion = Span(number, comment.end() + 1, number, comment.end() + 1), f",{finding.code}"
-            break
-    lines[place.line - 1] = lines[place.line - 1][: place.column - 1] + insertion + lines[place.line - 1][place.end_column - 1 :]
-    return Edit(place, insertion) if not unsuppressed("\n".join(lines), [finding]) else None
+            return Edit(Span(number, comment.end() + 1, number, comment.end() + 1), f",{finding.code}")
+    return Edit(Span(last, len(lines[last - 1].rstrip()) + 1, last, len(lines[last - 1]) + 1), f"  # noqa: {finding.code}")
 
 
 def _is_suppressed(code: str, line: str) -> bool:

@@ -23,9 +23,9 @@ class Result:
     err: str
 
 
-def run(command: list[str], cwd: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Result:
+def run(command: list[str], cwd: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = TIMEOUT) -> Result:
     done = subprocess.run(
-        command, cwd=cwd, input=stdin, env={**os.environ, **(env or {})}, capture_output=True, timeout=TIMEOUT, check=False
+        command, cwd=cwd, input=stdin, env={**os.environ, **(env or {})}, capture_output=True, timeout=timeout, check=False
     )
     return Result(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
 

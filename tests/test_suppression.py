@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
+from flake8_torchmem import check_source
+from flake8_torchmem.fixes import Document
+from flake8_torchmem.suppression import silencing
 from tests.running import flake8, torchmem
 from tests.samples import BOTH
 
@@ -65,6 +69,15 @@ def _places(output: str) -> set[str]:
 def test_as_flake8_does(reports: tuple[set[str], set[str]], name: str) -> None:
     by_flake8, by_torchmem = ({place for place in report if place.startswith(f"./{name}.py:")} for report in reports)
     assert by_torchmem == by_flake8
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_comment_silences_one_finding_and_changes_no_code(name: str) -> None:
+    source = BOTH.replace(*VARIANTS[name])
+    for finding in check_source(source):
+        silenced = Document(source, "utf-8").edited([silencing(source, finding)]).text
+        assert ast.dump(ast.parse(silenced)) == ast.dump(ast.parse(source))
+        assert check_source(silenced) == [other for other in check_source(source) if other != finding]
 
 
 def test_the_variants_differ(reports: tuple[set[str], set[str]], tmp_path: Path) -> None:

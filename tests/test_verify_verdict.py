@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -108,10 +108,56 @@ def test_ten_thousand_series_are_never_judged_wrongly() -> None:
         assert verdict is not (Finding.REFUTED if leaks else Finding.CONFIRMED), series
 
 
+SHAPES = ("flat", "steps", "sawtooth", "plateaus", "leak", "leak and sawtooth", "rare leak")
+
+
+def shaped(numbers: random.Random, shape: str, beats: int) -> tuple[list[int], list[int]]:
+    """Two runs of a program, with the noise of an allocator or without any."""
+    height, size = numbers.choice((512, 4096, 100_000)), numbers.choice((512, 4096, 65_536))
+    period, noise, first = numbers.randrange(2, 9), numbers.choice((0, 0, 2, 4)), numbers.randrange(1 << 20)
+    rises = [numbers.randrange(beats) for _ in range(numbers.randrange(1, 4))]
+    values: dict[str, Callable[[int], int]] = {
+        "flat": lambda beat: 0,
+        "steps": lambda beat: height * sum(rise <= beat for rise in rises),
+        "sawtooth": lambda beat: height * (beat % period),
+        "plateaus": lambda beat: height * min(beat // period, 3),
+        "leak": lambda beat: size * beat,
+        "leak and sawtooth": lambda beat: size * beat + height * (beat % period),
+        "rare leak": lambda beat: size * (beat // period),
+    }
+    clean = [first + values[shape](beat) for beat in range(beats)]
+    return tuple([value + 512 * numbers.randrange(noise + 1) for value in clean] for _ in range(2))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_ten_thousand_shapes_are_never_judged_wrongly(exact: bool) -> None:
+    numbers = random.Random(23)
+    decided = 0
+    for _ in range(10_000):
+        shape, beats = numbers.choice(SHAPES), numbers.randrange(10, 64)
+        bad, again = shaped(numbers, shape, beats)
+        verdict = judge("grows", twins(run(bad), run([1000] * beats), run(bad if exact else again), exact=exact)).verdict
+        assert verdict is not (Finding.REFUTED if "leak" in shape else Finding.CONFIRMED), (shape, bad)
+        decided += verdict is not Finding.INCONCLUSIVE
+    assert decided > 2_000
+
+
+def test_nodes_are_counted_one_by_one_on_any_device() -> None:
+    assert judge("host", twins(run(leak(3)), run(FLAT), exact=False)).verdict is Finding.CONFIRMED
+    assert judge("host", twins(run(FLAT), run(FLAT), exact=False)).verdict is Finding.REFUTED
+
+
+def test_gradients_that_are_not_there_are_told_as_such() -> None:
+    empty, there = ([Gradient(norm, f"{norm}") for _ in range(4)] for norm in (0.0, 2.0))
+    verdict = judge("gradients", twins(Run(gradients=empty), Run(gradients=there)))
+    assert verdict.reason == "4 of 4 steps use other gradients, from step 1 on, none at all at the last"
+
+
 def test_allocator_noise_below_its_rounding_is_no_growth() -> None:
     numbers = random.Random(3)
     noisy = [1000 + 512 * numbers.randrange(3) for _ in range(BEATS)]
-    assert grows(noisy, exact=False).verdict is Finding.REFUTED
+    assert grows(noisy, exact=False).verdict is Finding.INCONCLUSIVE
+    assert grows(FLAT, exact=False).verdict is Finding.REFUTED
     assert grows([size + 2048 * beat for beat, size in enumerate(noisy)], exact=False).verdict is Finding.CONFIRMED
 
 

@@ -52,6 +52,39 @@ def test_a_view_holds_the_whole(ledger: Ledger) -> None:
     assert first.is_cuda
 
 
+@pytest.mark.parametrize("layout", ["to_sparse_coo", "to_sparse_csr", "to_sparse_csc"])
+def test_a_sparse_tensor_is_its_values_and_its_indices(ledger: Ledger, layout: str) -> None:
+    host = getattr(torch.eye(4), layout)()
+    x = host.cuda()
+    assert x.is_cuda
+    assert not host.is_cuda
+    size = ledger.live
+    assert size == 4 * 4 + sum(part.numel() * 8 for part in indices_of(host))
+    assert (x @ torch.ones(4, 2, device="cuda")).cpu().tolist() == [[1.0, 1.0]] * 4
+    assert ledger.live == size
+    back = x.cpu()
+    del x
+    assert ledger.live == 0
+    assert back.to_dense().sum().item() == 4
+
+
+def indices_of(tensor: Any) -> list[Any]:  # noqa: ANN401
+    names = {torch.sparse_coo: ["_indices"], torch.sparse_csr: ["crow_indices", "col_indices"]}
+    return [getattr(tensor, name)() for name in names.get(tensor.layout, ["ccol_indices", "row_indices"])]
+
+
+def test_sparse_gradients_are_counted(ledger: Ledger) -> None:
+    table = torch.nn.Embedding(100, 4, sparse=True).cuda()
+    optimizer = torch.optim.SGD(table.parameters(), lr=0.1)
+    for _ in range(3):
+        table(torch.tensor([1, 2, 3], device="cuda")).sum().backward()
+        optimizer.step()
+        assert table.weight.grad.is_sparse
+        assert table.weight.grad.is_cuda
+        optimizer.zero_grad()
+    assert ledger.live == 1600
+
+
 def test_in_place_takes_nothing(ledger: Ledger) -> None:
     x = torch.zeros(10, device="cuda")
     x += 1

@@ -8,6 +8,7 @@ lead to the pages of the rules.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(#([\w-]+)\)")
 CODE = re.compile(r"\b(TM\d{3})\b")
 
+NO_LINKS = (nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.raw, addnodes.pending_xref)
+
 log = logging.getLogger(__name__)
 
 
@@ -37,8 +40,8 @@ def headings(text: str) -> list[tuple[int, int, int, str]]:
     ]
 
 
-def section(text: str, name: str, own: bool) -> str | None:
-    """The text below this heading, its subsections one level below a page's title; None if there is no such heading."""
+def section(text: str, name: str, own: bool, under: int = 1) -> str | None:
+    """The text below this heading, to be put under a heading of the given level; None if there is no such heading."""
     every = headings(text)
     at = next((number for number, (*_, title) in enumerate(every) if title == name), None)
     if at is None:
@@ -47,7 +50,7 @@ def section(text: str, name: str, own: bool) -> str | None:
     end = next((start for start, _, other, _ in every[at + 1 :] if own or other <= level), len(text))
     body = text[begin:end]
     for start, stop, other, title in reversed(headings(body)):
-        body = f"{body[:start]}{'#' * (other - level + 1)} {title}{body[stop:]}"
+        body = f"{body[:start]}{'#' * (other - level + under)} {title}{body[stop:]}"
     return body.strip()
 
 
@@ -73,16 +76,24 @@ def put_in(app: Sphinx, page: str, source: list[str]) -> None:
     if not PART.search(source[0]):
         return
     app.env.note_dependency(str(README))
-    text, pages = README.read_text("utf-8"), homes(Path(app.srcdir))
+    whole, text, pages = source[0], README.read_text("utf-8"), homes(Path(app.srcdir))
 
     def replaced(part: re.Match[str]) -> str:
-        found = section(text, part["name"], bool(part["own"]))
+        above = [level for start, _, level, _ in headings(whole) if start < part.start()]
+        found = section(text, part["name"], bool(part["own"]), above[-1] if above else 1)
         if found is None:
             log.warning("the README has no section %r", part["name"], location=page)
             return ""
         return LINK.sub(lambda link: f"]({pages.get(link[1], '#' + link[1])})", found)
 
-    source[0] = PART.sub(replaced, source[0])
+    source[0] = PART.sub(replaced, whole)
+
+
+def _around(node: nodes.Node) -> Iterator[nodes.Node]:
+    """What a node stands in, from the inside out."""
+    while node.parent is not None:
+        node = node.parent
+        yield node
 
 
 class LinkedCodes(SphinxTransform):
@@ -93,12 +104,9 @@ class LinkedCodes(SphinxTransform):
     def apply(self, **_: Any) -> None:  # noqa: ANN401
         pages = {code for code in map(str, self.app.config.rule_codes) if f"rules/{code}" != self.env.docname}
         for text in list(self.document.findall(nodes.Text)):
-            parent = text.parent
-            if isinstance(parent, nodes.title | nodes.reference | nodes.literal | nodes.literal_block | nodes.raw | addnodes.pending_xref):
-                continue
             pieces = CODE.split(text.astext())
-            if pages.intersection(pieces):
-                parent.replace(text, [self._linked(piece) if piece in pages else nodes.Text(piece) for piece in pieces if piece])
+            if pages.intersection(pieces) and not any(isinstance(around, NO_LINKS) for around in _around(text)):
+                text.parent.replace(text, [self._linked(piece) if piece in pages else nodes.Text(piece) for piece in pieces if piece])
 
     def _linked(self, code: str) -> nodes.Node:
         target = f"/rules/{code}"

@@ -71,9 +71,9 @@ def index() -> str:
     """The table of rules, by family, and the order of the pages."""
     lines = ["# Rules", ""]
     for family, rules in groupby(catalogue().values(), key=lambda rule: rule.code[:3]):
-        lines += [f"## {FAMILIES[family]}", "", "| code | name | reports | default | fix |", "|---|---|---|---|---|"]
+        lines += [f"## {FAMILIES[family]}", "", "| rule | reports | default | fix |", "|---|---|---|---|"]
         lines += [
-            f"| {rule.code} | [{rule.name}]({rule.code}.md) | {rule.summary} | {_default(rule)} | {rule.safety.value} |" for rule in rules
+            f"| [{rule.code} {rule.name}]({rule.code}.md) | {rule.summary} | {_default(rule)} | {rule.safety.value} |" for rule in rules
         ]
         lines += [""]
     lines += ["*Fix* says what a mending edit may change, see [Fixing](../fixing.md). A rule that is off is switched on with", ""]

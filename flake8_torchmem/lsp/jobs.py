@@ -101,11 +101,11 @@ class Mended:
 
 @dataclass(frozen=True)
 class Offer:
-    """What can be done about a finding: its fix, and the comment that silences it, as far as there are any."""
+    """What can be done about a finding: its fix, if there is one, and the comment that silences it."""
 
     key: Key
     fix: Mended | None
-    silence: Edit | None
+    silence: Edit
 
 
 @dataclass(frozen=True)

@@ -93,10 +93,9 @@ class Speaker:
         about = [self._diagnostic(diagnosed, document, lines_of(document.text))]
         if offer.fix is not None:
             yield self._fix(document, offer.fix, about)
-        if offer.silence is not None:
-            code = diagnosed.finding.code
-            name = f"{SOURCE}: silence {code} here with `# noqa: {code}`"
-            yield types.CodeAction(name, types.CodeActionKind.QuickFix, about, edit=self.edit(document, [offer.silence]))
+        code = diagnosed.finding.code
+        name = f"{SOURCE}: silence {code} here with `# noqa: {code}`"
+        yield types.CodeAction(name, types.CodeActionKind.QuickFix, about, edit=self.edit(document, [offer.silence]))
 
     def _fix(self, document: Opened, fix: Mended, about: list[types.Diagnostic]) -> types.CodeAction:
         safe = fix.safety is Safety.SAFE

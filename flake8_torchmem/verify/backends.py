@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from flake8_torchmem.verify.ledger import OWN, Ledger, key_of
+from flake8_torchmem.verify.ledger import OWN, Ledger, key_of, size_of
 from flake8_torchmem.verify.probe import Backend, Probe
 from flake8_torchmem.verify.refusal import RefusedError
 from flake8_torchmem.verify.series import STAND_IN
@@ -123,7 +123,7 @@ class CudaBackend:
     def categories(self, owned: dict[str, list[torch.Tensor]]) -> dict[str, int]:
         """Bytes by what they are for, as far as optimizers own them."""
         names = {key_of(tensor): name for name, tensors in reversed(owned.items()) for tensor in tensors if tensor.is_cuda}
-        sizes = {key_of(tensor): _size(tensor) for tensors in owned.values() for tensor in tensors}
+        sizes = {key_of(tensor): size_of(tensor) for tensors in owned.values() for tensor in tensors}
         found: Counter[str] = Counter()
         for key, name in names.items():
             found[name] += sizes[key]
@@ -140,11 +140,6 @@ class CudaBackend:
                 if block["state"] == "active_allocated" and frame is not None:
                     found[frame["filename"], frame["line"]] += block.get("requested_size", block["size"])
         return [(file, line, size) for (file, line), size in found.most_common()]
-
-
-def _size(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor's storage; 0 if it has none."""
-    return tensor.untyped_storage().nbytes() if key_of(tensor) else 0
 
 
 def _is_programs(name: str) -> bool:

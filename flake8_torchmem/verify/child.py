@@ -12,6 +12,7 @@ import linecache
 import os
 import random
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from flake8_torchmem.verify.series import Failure, Run
 Say = Callable[[dict[str, Any]], None]
 
 SEED = 0
+LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 GRACE = 10.0  # seconds for what the program left to be done at exit
 
 
@@ -168,8 +170,8 @@ def failure_of(error: BaseException, run: Run) -> Failure:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of the program's that an exception went through: file and number, or nothing."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((*OWN, "<"))]
+    """The innermost line of the program's that an exception went through, libraries left out: file and number, or nothing."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((*OWN, *LIBRARIES, "<"))]
     if not frames:
         return ""
     file, here = Path(frames[-1].filename), Path.cwd()

@@ -61,9 +61,9 @@ class Ledger:
         return key_of(tensor) in self.blocks
 
     def book(self, tensor: torch.Tensor) -> None:
-        """A tensor's storage is on the device from now on."""
-        if _has_storage(tensor):
-            self.book_storage(tensor.untyped_storage())
+        """A tensor's storage is on the device from now on, or its storages, if it is sparse."""
+        for part in parts(tensor):
+            self.book_storage(part.untyped_storage())
 
     def book_storage(self, storage: torch.UntypedStorage) -> None:
         """A storage is on the device from now on."""
@@ -84,17 +84,18 @@ class Ledger:
             tensor: the copy on the host.
             peak: what it was before.
         """
-        self._free(key_of(tensor))
+        for part in parts(tensor):
+            self._free(key_of(part))
         self.peak = max(peak, self.live)
 
     def grown(self, tensor: torch.Tensor) -> None:
         """A storage may have been resized in place."""
-        block = self.blocks.get(key_of(tensor))
-        size = tensor.untyped_storage().nbytes() if block is not None else 0
-        if block is not None and size != block.size:
-            self.live += size - block.size
-            block.size = size
-            self.peak = max(self.peak, self.live)
+        for part in parts(tensor):
+            block, size = self.blocks.get(key_of(part)), size_of(part)
+            if block is not None and size != block.size:
+                self.live += size - block.size
+                block.size = size
+                self.peak = max(self.peak, self.live)
 
     def _free(self, key: int) -> None:
         block = self.blocks.pop(key, None)
@@ -125,16 +126,31 @@ class Ledger:
         return found.most_common()
 
 
-def _has_storage(tensor: torch.Tensor) -> bool:
-    return tensor.layout == torch.strided and tensor.device.type != "meta"
+def parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors with storages that a tensor is made of: itself, or the values and indices of a sparse one, in this order."""
+    layout = tensor.layout
+    if layout == torch.strided:
+        return [tensor] if tensor.device.type != "meta" else []
+    if layout == torch.sparse_coo:
+        return [tensor._values(), tensor._indices()]
+    if layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+    if layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+    return []
 
 
 def key_of(tensor: torch.Tensor) -> int:
-    """What a tensor's storage is known by while it lives; 0 if it has none."""
+    """What a tensor's storage, or that of its values, is known by while it lives; 0 if it has none."""
     try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # sparse, nested or functional tensors have none
+        return next((int(part.untyped_storage()._cdata) for part in parts(tensor)), 0)
+    except (NotImplementedError, RuntimeError):  # nested and functional tensors have none
         return 0
+
+
+def size_of(tensor: torch.Tensor) -> int:
+    """Bytes of what a tensor is made of; 0 if it has no storage."""
+    return sum(part.untyped_storage().nbytes() for part in parts(tensor)) if key_of(tensor) else 0
 
 
 def _line() -> Line | None:

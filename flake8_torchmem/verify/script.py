@@ -43,6 +43,7 @@ class Figures:
     Attributes:
         growth: bytes on the device per beat; None: not decided.
         nodes: autograd nodes in host memory per beat; None: not decided.
+        most_nodes: the most of them at any beat.
         peak: bytes on the device.
         beats: how many there were.
         kind: of the beats.
@@ -51,6 +52,7 @@ class Figures:
 
     growth: float | None
     nodes: float | None
+    most_nodes: int
     peak: int
     beats: int
     kind: str
@@ -65,10 +67,10 @@ class Figures:
         lengths = [gradient.norm for gradient in run.gradients if math.isfinite(gradient.norm)]
         gradients = median(lengths) if lengths else None
         if len(live) <= WARM_UP + 3:
-            return cls(None, None, peak, len(live), kind, gradients)
+            return cls(None, None, max(nodes, default=0), peak, len(live), kind, gradients)
         # Without a period, as with shuffled lengths, the median over all pairs still says about how much.
         found = rate(live) if exact else None
-        return cls(slope(live) if found is None else found, slope(nodes), peak, len(live), kind, gradients)
+        return cls(slope(live) if found is None else found, slope(nodes), max(nodes), peak, len(live), kind, gradients)
 
 
 @dataclass(frozen=True)

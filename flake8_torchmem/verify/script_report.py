@@ -29,6 +29,8 @@ def as_text(report: ScriptReport, memory: int) -> Iterator[str]:
         return
     now = report.now
     yield f"{path}: {count(now.beats, now.kind)}, {_spelled(now, memory)}"
+    if not now.peak:
+        yield "  it puts nothing on the device, and what it keeps in host memory is not counted in bytes"
     if report.ended:
         yield f"  it ended there of itself: {printable(report.ended)}"
     yield from _holders(report)
@@ -98,7 +100,9 @@ def _gain(now: Figures, fixed: Figures) -> str:
         parts.append(f"{size_of(now.growth, sign=True)} per {now.kind} become {size_of(fixed.growth, sign=True)}")
     if now.nodes is not None and fixed.nodes is not None and now.nodes != fixed.nodes:
         parts.append(f"{now.nodes:+,.0f} autograd nodes per {now.kind} on the host become {fixed.nodes:+,.0f}")
-    if now.peak != fixed.peak:
+    elif now.most_nodes != fixed.most_nodes:
+        parts.append(f"{now.most_nodes:,} autograd nodes at the most on the host become {fixed.most_nodes:,}")
+    if now.peak != fixed.peak and now.growth == fixed.growth:  # else it says how long the run was
         parts.append(f"the peak of {size_of(now.peak)} becomes {size_of(fixed.peak)}")
     if _differ(now.gradients, fixed.gradients):
         parts.append(f"the median gradient of length {now.gradients:.3g} becomes one of {fixed.gradients:.3g}")

@@ -73,6 +73,9 @@ def _cuda(ledger: Ledger, total: int) -> dict[str, Any]:
             "allocated_bytes.all.current": ledger.live,
             "allocated_bytes.all.peak": ledger.peak,
             "requested_bytes.all.current": ledger.live,
+            "requested_bytes.all.peak": ledger.peak,
+            "reserved_bytes.all.current": ledger.live,
+            "allocation.all.current": len(ledger.blocks),
         },
     }
     return found

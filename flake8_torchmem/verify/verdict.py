@@ -20,6 +20,7 @@ WARM_UP = 4  # beats in which optimizers and caches fill
 MIN_BEATS = {"grows": 12, "host": 12, "peak": 6, "time": 12}
 FLAT = 0.1  # share of the flagged program's growth that the fixed one may have
 ROUNDING = 512  # bytes to which a device rounds each allocation
+REPEATS = 5  # how often growth must have come back: a cache that fills, or an allocator, makes some steps, too
 SLOWER = 1.05
 
 
@@ -80,17 +81,34 @@ def beats_of(twins: Twins, least: int) -> str | None:
     return next((kind for kind in KINDS if all(len(run.samples[kind]) >= least + WARM_UP for run in runs)), None)
 
 
-def rate(series: Sequence[int]) -> float | None:
+def rate(series: Sequence[int], repeats: int = 3) -> float | None:
     """Growth per beat of a series that grows by the same amount with every period; None if it has no period.
+
+    Args:
+        series: with the warm-up.
+        repeats: how often the period must have been there.
+    """
+    settled = series[WARM_UP:]
+    for period in range(1, len(settled) // repeats + 1):
+        steps = {after - before for before, after in zip(settled, settled[period:], strict=False)}
+        if len(steps) == 1:
+            return steps.pop() / period
+    return None
+
+
+def steady(series: Sequence[int]) -> float | None:
+    """Growth per beat under noise: by what a series grows that grows over every stretch of some length; None if it does not.
+
+    Single steps, plateaus and what is thrown away now and then have stretches without growth.
 
     Args:
         series: with the warm-up.
     """
     settled = series[WARM_UP:]
-    for period in range(1, len(settled) // 3 + 1):
-        steps = {after - before for before, after in zip(settled, settled[period:], strict=False)}
-        if len(steps) == 1:
-            return steps.pop() / period
+    for length in range(1, len(settled) // REPEATS + 1):
+        steps = [after - before for before, after in zip(settled, settled[length:], strict=False)]
+        if min(steps) > length * ROUNDING / 2:
+            return median(steps) / length
     return None
 
 
@@ -126,15 +144,21 @@ def _evaluation(run: Run) -> Run:
 
 def _grown(twins: Twins, kind: str, name: str, unit: str) -> Verdict:
     bad, again, fixed = (run.series(kind, name) for run in (twins.bad, twins.again, twins.fixed))
-    if twins.exact and bad != again:
+    exact = twins.exact or name != "live"  # nodes are counted one by one on any device
+    if exact and bad != again:
         return _open("two runs of the flagged program differ")
-    measure: Callable[[Sequence[int]], float | None] = rate if twins.exact else slope
-    in_bad, in_fixed = measure(bad), measure(fixed)
+    in_bad, in_fixed = rate(bad), rate(fixed)
+    if not exact and bad != again:
+        in_bad = None  # a period of one run is chance
+    if not exact:
+        in_bad, in_fixed = steady(bad) if in_bad is None else in_bad, slope(fixed) if in_fixed is None else in_fixed
     beats = len(bad) - WARM_UP
     if in_bad is None or in_fixed is None:
-        return _by_cohorts(twins, kind, name)
+        return _by_cohorts(twins, kind, name) if exact else _open("what there is of growth is lost in noise", too_few=True, beat=kind)
     figures: dict[str, float | int | str] = {f"{unit}_per_beat": in_bad, f"{unit}_per_beat_fixed": in_fixed, "beats": beats, "beat": kind}
-    least = 0 if twins.exact else ROUNDING / 2
+    if in_bad > 0 and rate(bad, REPEATS) is None and (exact or steady(bad) is None):
+        return Verdict(Finding.INCONCLUSIVE, "it grows in steps, too few to tell from a cache that fills", figures, too_few=True)
+    least = 0 if exact or bad == again else ROUNDING / 2
     if in_bad > least and in_fixed <= max(in_bad * FLAT, least):
         return Verdict(Finding.CONFIRMED, f"grew by {in_bad:,.0f} {unit} per {kind} for {beats} beats, fixed by {in_fixed:,.0f}", figures)
     if in_bad > least:
@@ -199,13 +223,24 @@ def _gradients(twins: Twins) -> Verdict:
     if differ:
         first, last = differ[0], len(bad) - 1
         figures |= {"first_step": first + 1, "norm": norms[0][last], "norm_fixed": norms[1][last]}
-        times = f", {norms[0][last] / norms[1][last]:.2f} times as long at the last" if norms[1][last] else ""
         return Verdict(
-            Finding.CONFIRMED, f"{len(differ)} of {len(bad)} steps use other gradients, from step {first + 1} on{times}", figures
+            Finding.CONFIRMED,
+            f"{len(differ)} of {len(bad)} steps use other gradients, from step {first + 1} on{_compared(norms[0][last], norms[1][last])}",
+            figures,
         )
     if bad == fixed and twins.bad.results == twins.fixed.results:
         return Verdict(Finding.REFUTED, f"the gradients of all {len(bad)} steps are the same to the last bit", figures)
     return _results(twins) if bad == fixed else Verdict(Finding.INCONCLUSIVE, "the gradients differ in their last bits alone", figures)
+
+
+def _compared(length: float, fixed: float) -> str:
+    """How the gradients of the last step compare with those that it should have used."""
+    if not (math.isfinite(length) and math.isfinite(fixed) and fixed):
+        return ""
+    if not length:
+        return ", none at all at the last"
+    times = length / fixed
+    return f", {times:.2f} times as long at the last" if times >= 0.01 else f", {times:.1e} times as long at the last"
 
 
 def _results(twins: Twins) -> Verdict:

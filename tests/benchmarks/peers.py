@@ -49,7 +49,7 @@ class Tool:
 
 TOOLS = {
     "flake8-torchmem": Tool(
-        "", ("torchmem", "check", "--no-cache", "--isolated", "--output-format=json", f"--extend-select={','.join(OFF)}"),
+        "", ("torchmem", "check", "--no-cache", "--no-imports", "--isolated", "--output-format=json", f"--extend-select={','.join(OFF)}"),
         {code: (code,) for code in catalogue()},
     ),
     "torch-preflight": Tool(
@@ -127,14 +127,17 @@ def environment(name: str, tool: Tool, folder: Path) -> Path:
     return scripts
 
 
-def measure(name: str, tool: Tool, code: Path, environments: Path) -> Measured:
-    """One run that is read."""
+def measure(name: str, tool: Tool, code: Path, every: Sequence[Place], environments: Path) -> Measured:
+    """One run that is read, over the code that is about what the tool has rules for."""
     try:
         scripts = environment(name, tool, environments)
     except OSError as error:
         return Measured("", failure=f"could not be installed: {error}")
     version = _version(scripts, tool.package or "flake8-torchmem")
-    command = [str(scripts / tool.command[0]), *tool.command[1:], *_targets(tool, code)]
+    files = sorted({place.file for place in every if place.code in tool.claims})
+    if not files:
+        return Measured(version)
+    command = [str(scripts / tool.command[0]), *tool.command[1:], *files]
     done = subprocess.run(command, cwd=code, capture_output=True, text=True, check=False)
     try:
         return Measured(version, _read(done.stdout))
@@ -145,14 +148,10 @@ def measure(name: str, tool: Tool, code: Path, environments: Path) -> Measured:
 def timed(tool: Tool, code: Path, scripts: Path) -> float:
     """Processor seconds of one run, those of the processes that it starts among them."""
     begin = sum(os.times()[2:4])
-    command = [str(scripts / tool.command[0]), *tool.command[1:], *_targets(tool, code)]
+    files = sorted(path.name for path in code.glob("*.py"))  # pylint takes no folder that is no package
+    command = [str(scripts / tool.command[0]), *tool.command[1:], *files]
     subprocess.run(command, cwd=code, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     return sum(os.times()[2:4]) - begin
-
-
-def _targets(tool: Tool, code: Path) -> list[str]:
-    """The files by name: pylint takes no folder that is no package."""
-    return sorted(path.name for path in code.glob("*.py")) if tool.command[0] == "pylint" else ["."]
 
 
 def _version(scripts: Path, package: str) -> str:
@@ -247,7 +246,7 @@ def main() -> None:
         code.mkdir()
         environments = options.environments or Path(scratch)
         every = places(code)
-        results = {name: measure(name, tool, code, environments) for name, tool in tools.items()}
+        results = {name: measure(name, tool, code, every, environments) for name, tool in tools.items()}
         few = Path(scratch, "few")
         few.mkdir()
         for program in [*code.glob("*_bad.py"), *code.glob("*_good.py")]:
