@@ -45,8 +45,9 @@ def options():
     return parser.parse_args()
 
 
-args = options()
-loader = DataLoader(Images(), num_workers=args.workers)
+def main():
+    args = options()
+    return DataLoader(Images(), num_workers=args.workers)
 """
 
 
