@@ -35,7 +35,7 @@ def check(
     exit_zero: bool,
     stdin_display_name: str,
 ) -> int:
-    """Check PATHS: Python files, folders (without what git ignores), or - for standard input; by default the working directory.
+    """Check PATHS: Python files, notebooks, folders (without what git ignores), or - for standard input; by default the working folder.
 
     Exits with 0 if all is clean, 1 if there are findings, 2 if a path does not exist or, without findings, if a file
     could not be checked.
