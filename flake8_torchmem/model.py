@@ -62,6 +62,7 @@ class Finding:
         help: what to write instead, one line.
         remedy: the edit that mends it, in terms of the file's syntax; or why there is none. None: this is for people to mend.
         mentions: the places whose lines the message names, as far as they can be found.
+        cell: of a notebook, from 1, where the span is in one; None in a file of Python.
     """
 
     code: str
@@ -73,6 +74,7 @@ class Finding:
     help: str
     remedy: Remedy | NoRemedy | None = field(default=None, compare=False, repr=False)
     mentions: tuple[Mention, ...] = field(default=(), compare=False, repr=False)
+    cell: int | None = None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def git(*arguments: str, cwd: Path) -> str:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with this project's files as they are now."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("flake8_torchmem", "README.md", "LICENSE", "pyproject.toml", ".pre-commit-hooks.yaml"):
+    for name in ("flake8_torchmem", "README.md", "LICENSE", "pyproject.toml", "hatch_build.py", ".pre-commit-hooks.yaml"):
         source = REPOSITORY / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from flake8_torchmem.measured import Table, tables
 from tests.running import REPOSITORY, SCRIPTS, Result, run, torchmem
 
 pytest.importorskip("torch", reason="the verifier runs PyTorch programs")
@@ -251,9 +252,8 @@ def interrupted_script(folder: Path) -> Result:
 
 def shipped(folder: Path) -> Result:
     folder.mkdir(parents=True)
-    return torchmem(
-        "verify", str(REPOSITORY / "fixtures" / "TM215-view-keeps-storage"), "--device", "virtual", "--html", "page.html", cwd=folder
-    )
+    options = ("--device", "virtual", "--html", "page.html", "--record", "table.json")
+    return torchmem("verify", str(REPOSITORY / "fixtures" / "TM215-view-keeps-storage"), *options, cwd=folder)
 
 
 def with_arguments(folder: Path) -> Result:
@@ -381,6 +381,11 @@ def test_a_shipped_fixture_reads_as_text(done: Started) -> None:
     assert "executes" in result.err
     page = (folder / "page.html").read_text("utf-8")
     assert '<svg class="torchmem-plot"' in page
+    assert "table.json: written" in result.err
+    recorded, table = Table.from_json(json.loads((folder / "table.json").read_text("utf-8"))), tables()["virtual"]
+    assert [row.case for row in recorded.rules["TM215"]] == ["first_column", "last_column"]
+    if recorded.torch == table.torch:
+        assert recorded.rules["TM215"] == table.rules["TM215"]
 
 
 def test_a_script_with_arguments_that_evaluates_before_it_trains(done: Started) -> None:
@@ -418,8 +423,12 @@ def test_a_script_that_fails(done: Started) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("missing.py",), ("-m", "no.such"), (".", "--gpu-memory", "much"), (str(REPOSITORY / "fixtures"), "--snapshot", "s")]
-)
+    "arguments",
+    [
+        (), ("missing.py",), ("-m", "no.such"), (".", "--gpu-memory", "much"), (str(REPOSITORY / "fixtures"), "--snapshot", "s"),
+        (str(REPOSITORY / "fixtures"), "--record", "no/such/table.json"), (str(REPOSITORY / "tests" / "conftest.py"), "--record", "t.json"),
+    ],
+)  # fmt: skip
 def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path) -> None:
     result = torchmem("verify", "--device", "virtual", *arguments, cwd=tmp_path)
     assert result.status == 2
