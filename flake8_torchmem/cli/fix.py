@@ -24,7 +24,7 @@ from flake8_torchmem.source import SourceError
 Wanted = Callable[[Planned, Document], bool]
 
 
-@click.command()
+@click.command(short_help="Mend findings in files and folders.")
 @configured("Mend")
 @click.option("--diff", is_flag=True, help="Write nothing: show what would change.")
 @click.option("--unsafe-fixes", is_flag=True, help="Make the fixes that change training behaviour, or a type, as well: read them.")
