@@ -242,6 +242,19 @@ def test_diff_shows_cells(tmp_path: Path) -> None:
     assert result.err.startswith("nb.ipynb:cell 3:9:9: TM201 [loss-accumulated] would be fixed (safe)\n")
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_programs_that_know_files_get_lines_of_the_file(tmp_path: Path, whole: bool) -> None:
+    data = notebook("import torch", "%%time\n" + TRAIN, whole=whole)
+    (tmp_path / "nb.ipynb").write_bytes(data)
+    (row,) = [number for number, line in enumerate(data.decode().split("\n"), start=1) if "total += loss" in line]
+    assert f"file=nb.ipynb,line={row},endLine={row},title" in torchmem("check", "--output-format=github", "nb.ipynb", cwd=tmp_path).out
+    assert f'"begin": {row}' in torchmem("check", "--output-format=gitlab", "nb.ipynb", cwd=tmp_path).out
+    sarif = json.loads(torchmem("check", "--output-format=sarif", "nb.ipynb", cwd=tmp_path).out)
+    (result,) = sarif["runs"][0]["results"]
+    assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": row, "endLine": row}
+    assert ">nb.ipynb:cell 3:9:9</a>" in torchmem("check", "--output-format=html", "nb.ipynb", cwd=tmp_path).out
+
+
 def test_comments_suppress_in_cells(tmp_path: Path) -> None:
     assert found(tmp_path, notebook("import torch", TRAIN.replace("+= loss", "+= loss  # noqa: TM201"))) == []
     assert found(tmp_path, notebook("# flake8: noqa\nimport torch", TRAIN)) == []

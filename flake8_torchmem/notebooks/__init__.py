@@ -84,7 +84,9 @@ class Notebook:
         last, end = self.place(span.end_line)
         inner = Span(line, span.column, end, span.end_column) if last == index else Span(line, span.column, line, span.column)
         message = _LINE.sub(renamed, finding.message)
-        return replace(finding, span=inner, message=message, mentions=(), cell=self.cells[index].number)
+        cell = self.cells[index]
+        rows = self.layout.row(cell, inner.line), self.layout.row(cell, inner.end_line)
+        return replace(finding, span=inner, message=message, mentions=(), cell=cell.number, rows=rows)
 
     def with_texts(self, texts: Mapping[int, str]) -> bytes:
         """The file with other texts in some of its code cells; all else as it is, to the byte.

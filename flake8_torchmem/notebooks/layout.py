@@ -107,6 +107,16 @@ class Layout:
             raise SourceError(f"no notebook: cell {number} has no source")
         return Stored(number, source, members[key], end)
 
+    def row(self, cell: Stored, line: int) -> int:
+        """The line of the file, from 1, that holds a line of a cell."""
+        begin, first = cell.begin, 1
+        if self.text[begin] == "[":
+            for item, _ in _items(self.text, cell.begin):
+                if first > line:
+                    break
+                begin, first = item, first + _value(self.text, item)[0].count("\n")
+        return self.text.count("\n", 0, begin) + 1
+
     def with_sources(self, sources: Mapping[Stored, str]) -> bytes:
         """The file with other sources, LF line ends, in some of its code cells."""
         pieces, done = [self.bom], 0

@@ -64,9 +64,9 @@ def storm_on_files(folder: Path, kills: int, dice: random.Random) -> Counter[str
     old, new = write(folder / "old"), contents(folder / "new")
     _require(sum(old[name] != new[name] for name in old) == FILES * 3 // 4, "there is not enough to mend")
     while counts["killed"] < kills:
-        place = folder / f"tree-{counts['killed']}"
+        place = folder / f"tree-{counts['runs']}"
         write(place)
-        for result in raid(list(FIX), place, 2, min(dice.randrange(1, 3), kills - counts["killed"]), span * 1.3, dice, counts):
+        for result in raid(list(FIX), place, 2, min(dice.choice((1, 2, 2, 2)), kills - counts["killed"]), span * 1.3, dice, counts):
             _require(result.status in {0, 2} and "Traceback" not in result.err, f"a run beside a killed one ended with {result}")
         counts["left half-way"] += 0 < sum(data != old[name] for name, data in contents(place).items()) < FILES * 3 // 4
         counts["temporary files left"] += len(list(place.glob(".torchmem-*")))
