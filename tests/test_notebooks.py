@@ -171,6 +171,8 @@ IPYTHON = [
     "",
     "   ",
     "%%writefile a.py",
+    "pip install -r requirements.txt",
+    "import torch\ncd ../data\nload_ext autoreload\nif torch:\n    matplotlib inline\ncd = 1",
 ]
 
 
@@ -191,7 +193,7 @@ def test_what_stays_python_keeps_its_columns() -> None:
         assert Magics([source]).python(source).split("\n")[-1].index("y = f(x)") == source.split("\n")[-1].index("y = f(x)")
 
 
-@pytest.mark.parametrize("source", ["x = (", "def f(:\n%magic", "'%d' %", "x = 1\n  y = 2"])
+@pytest.mark.parametrize("source", ["x = (", "def f(:\n%magic", "'%d' %", "x = 1\n  y = 2", "pip = (", "time(", "run.me("])
 def test_what_is_neither_is_said(source: str) -> None:
     with pytest.raises(SourceError, match=r"^cell 2, line \d: syntax error: "):
         Notebook.of(notebook(source))

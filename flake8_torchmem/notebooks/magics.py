@@ -17,7 +17,12 @@ UNKNOWN = "get_ipython()"
 OF_PYTHON = frozenset({"time", "timeit", "capture", "prun", "memit", "mprun", "lprun", "debug"})
 
 _CELL = re.compile(r"%%(\w*)")
-_LOOKS_SO = re.compile(r"\s*(?:[%!?]|[/,;]\w)|.*\?\s*$")
+# IPython takes these for magics without their `%` where no variable has the name ("automagic").
+_AUTOMATIC = (
+    r"\s*(?:pip|uv|conda|mamba|cd|ls|ll|pwd|cat|cp|mv|rm|mkdir|rmdir|man|more|less|env|set_env|run|load|load_ext|reload_ext|autoreload"
+    r"|matplotlib|pylab|config|time|timeit|prun|history|store|who|whos)(?: +[^\s=(\[,:;].*)?$"
+)
+_LOOKS_SO = re.compile(rf"\s*(?:[%!?]|[/,;]\w)|.*\?\s*$|{_AUTOMATIC}")
 _ASSIGNED = re.compile(r"(\s*[\w.\[\]'\", ]+?=\s*)[%!]")
 _TIMED = re.compile(r"(\s*)(%time(?:it)?\s+)(?!-)(\S.*)")
 
