@@ -34,8 +34,21 @@ def find(word: str) -> Rule:
     by_word = {key: rule for rule in catalogue().values() for key in (rule.code.lower(), rule.name)}
     rule = by_word.get(word.strip().lower())
     if rule is None:
-        raise LookupError(f"no rule is called {word!r}{suggestion(word.lower(), by_word)}")
+        raise LookupError(f"no rule is called {word!r}{_family(word) or suggestion(word.lower(), by_word)}")
     return rule
+
+
+def _family(word: str) -> str:
+    begun = [code for code in catalogue() if word and code.startswith(word.upper())]
+    return f"; {len(begun)} codes begin so, {begun[0]} to {begun[-1]}: `torchmem rules` lists them" if begun else ""
+
+
+def prefix_suggestion(word: str) -> str:
+    """What was meant by a word that no code begins with: the code of the rule of that name, another case, the nearest code."""
+    named = next((rule.code for rule in catalogue().values() if rule.name == word.lower()), None)
+    if named or any(code.startswith(word.upper()) for code in catalogue()):
+        return f"; did you mean {named or word.upper()}?"
+    return suggestion(word.lower(), map(str.lower, catalogue()))
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

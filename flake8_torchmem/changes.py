@@ -77,7 +77,8 @@ def changed(revision: str, folder: str, findings: Sequence[Located], text: Calla
 
 
 def _span(located: Located) -> range:
-    return range(located.finding.span.line, located.finding.span.end_line + 1)
+    first, last = located.finding.lines_of_file
+    return range(first, last + 1)
 
 
 def _changed_lines(before: bytes, text: str) -> frozenset[int] | None:

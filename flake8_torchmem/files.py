@@ -18,9 +18,23 @@ if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
 STDIN = "-"
-_SUFFIX = ".py"
+SUFFIX_OF_NOTEBOOKS = ".ipynb"
+_SUFFIXES = (".py", SUFFIX_OF_NOTEBOOKS)
 SKIPPED_FOLDERS = frozenset(
-    {".git", ".hg", ".svn", "__pycache__", "node_modules", ".tox", ".nox", ".eggs", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+    {
+        ".git",
+        ".hg",
+        ".svn",
+        "__pycache__",
+        "node_modules",
+        ".tox",
+        ".nox",
+        ".eggs",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".ipynb_checkpoints",
+    }
 )
 _MARKS_OF_ENVIRONMENTS = frozenset({"pyvenv.cfg", "conda-meta"})
 _EDITOR_LOCK_PREFIX = ".#"  # a dangling link on purpose
@@ -173,7 +187,7 @@ def _wanted(entries: list[os.DirEntry[str]], ignores: _Ignores, exclusions: Excl
 
 def _is_source(entry: os.DirEntry[str]) -> bool:
     is_linked_folder = entry.is_symlink() and os.path.isdir(entry.path)
-    return entry.name.endswith(_SUFFIX) and not entry.name.startswith(_EDITOR_LOCK_PREFIX) and not is_linked_folder
+    return entry.name.endswith(_SUFFIXES) and not entry.name.startswith(_EDITOR_LOCK_PREFIX) and not is_linked_folder
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ class Finding:
         help: what to write instead, one line.
         remedy: the edit that mends it, in terms of the file's syntax; or why there is none. None: this is for people to mend.
         mentions: the places whose lines the message names, as far as they can be found.
+        cell: of a notebook, from 1, where the span is in one; None in a file of Python.
+        rows: the first and the last line of the notebook's file that hold the span, for programs that know files alone.
     """
 
     code: str
@@ -73,6 +75,13 @@ class Finding:
     help: str
     remedy: Remedy | NoRemedy | None = field(default=None, compare=False, repr=False)
     mentions: tuple[Mention, ...] = field(default=(), compare=False, repr=False)
+    cell: int | None = None
+    rows: tuple[int, int] | None = field(default=None, compare=False)
+
+    @property
+    def lines_of_file(self) -> tuple[int, int]:
+        """The first and the last line of the file."""
+        return self.rows or (self.span.line, self.span.end_line)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from flake8_torchmem.catalogue import catalogue, suggestion
+from flake8_torchmem.catalogue import catalogue, prefix_suggestion
 from flake8_torchmem.model import Finding, Severity
 from flake8_torchmem.ownnames import NONE, OwnNames
 from flake8_torchmem.rules.internal import INTERNAL_RULES
@@ -96,6 +96,5 @@ def require_known(prefix: str) -> None:
     Raises:
         SettingsError: it is of no rule; the nearest code is named.
     """
-    codes = catalogue()
-    if not prefix or not any(code.startswith(prefix) for code in codes):
-        raise SettingsError(f"no rule has a code that starts with {prefix!r}{suggestion(prefix.lower(), map(str.lower, codes))}")
+    if not prefix or not any(code.startswith(prefix) for code in catalogue()):
+        raise SettingsError(f"no rule has a code that starts with {prefix!r}{prefix and prefix_suggestion(prefix)}")

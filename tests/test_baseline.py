@@ -124,7 +124,9 @@ def test_the_configuration_may_name_it(folder: Path) -> None:
 
 def test_without_a_name_it_is_beside_the_configuration(folder: Path) -> None:
     result = command("baseline", "src")
-    assert result.out == "1 finding in 1 file written to torchmem-baseline.json\nuse: torchmem check --baseline torchmem-baseline.json\n"
+    assert (
+        result.out == "1 finding in 1 file written to torchmem-baseline.json\nuse: torchmem check src --baseline torchmem-baseline.json\n"
+    )
     (folder / "pyproject.toml").write_text("[tool.flake8_torchmem]\n")
     (folder / "torchmem-baseline.json").unlink()
     command("baseline", "src")

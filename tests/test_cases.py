@@ -7,12 +7,11 @@ import re
 
 import pytest
 
-from flake8_torchmem.analysis import gate, units
+from flake8_torchmem.analysis import gate
 from flake8_torchmem.analysis.engine import check_text
-from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.catalogue import catalogue
-from flake8_torchmem.ownnames import OwnNames
 from tests.cases import Case, expected, load
+from tests.ungated import everything
 
 DEFAULT = frozenset(code for code, rule in catalogue().items() if rule.default)
 CASES = list(load())
@@ -41,15 +40,6 @@ def test_gates_lose_no_finding(table: str, monkeypatch: pytest.MonkeyPatch) -> N
     through = [found(case.source, case) for case in cases]
     monkeypatch.setattr(gate, "select", everything)
     assert through == [found(case.source, case) for case in cases]
-
-
-def everything(text: str, tree: ast.Module, _codes: frozenset[str], _own: OwnNames) -> gate.Selection:
-    """A selection of all lines."""
-    names, _ = imports(tree)
-    bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
-    body = sorted(tree.body, key=lambda node: isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)))
-    ranges = [[(units.first_line(node), (node.end_lineno or 0) + 1)] for node in body]
-    return gate.Selection(ranges, body, names, bases)
 
 
 def test_findings_do_not_depend_on_what_stands_around() -> None:

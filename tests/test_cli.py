@@ -17,6 +17,7 @@ import pytest
 
 from flake8_torchmem import __version__
 from flake8_torchmem.catalogue import catalogue
+from tests.commands import command
 from tests.running import SCRIPTS, run, torchmem
 from tests.samples import BOTH, BROKEN, BROKEN_LINE, CLEAN, LEAK_COLUMN, LEAK_LINE, LEAKY, UNCLEARED
 
@@ -156,6 +157,8 @@ def test_selection(tmp_path: Path, arguments: list[str], expected: list[str]) ->
     ("arguments", "complaint"),
     [
         (["--select", "TM1011"], "did you mean TM101?"),
+        (["--select", "tm2"], "did you mean TM2?"),
+        (["--select", "loss-accumulated"], "did you mean TM201?"),
         (["--ignore", "E501"], "no rule has a code that starts with 'E501'"),
         (["--select", ","], "it is empty"),
         (["--output-format", "yaml"], "'yaml' is not one of"),
@@ -205,6 +208,28 @@ def test_explain_has_a_page_for_every_rule(tmp_path: Path) -> None:
 def test_explain_names_the_nearest_rule(tmp_path: Path) -> None:
     result = torchmem("explain", "loss-acumulated", cwd=tmp_path)
     assert (result.status, "did you mean loss-accumulated?" in result.err) == (2, True)
+
+
+def test_explain_takes_one_rule() -> None:
+    for prefix in ("TM40", "tm40"):
+        expected = f"no rule is called '{prefix}'; 3 codes begin so, TM401 to TM403: `torchmem rules` lists them"
+        assert expected in command("explain", prefix).err
+
+
+def test_the_list_of_commands_is_not_cut_short() -> None:
+    listed = command("--help").out.split("Commands:")[1].strip().splitlines()
+    assert {line.split()[0] for line in listed} == {"check", "fix", "baseline", "rules", "explain", "verify", "lsp"}
+    assert not any(line.endswith("...") for line in listed)
+
+
+def test_the_working_directory_is_checked_where_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "both.py").write_text(BOTH)
+    monkeypatch.chdir(tmp_path)
+    named = command("check", ".")
+    assert named.status == 1
+    assert command("check") == named
+    assert command("baseline").out.startswith("2 findings in 1 file written to torchmem-baseline.json\nuse: torchmem check . --baseline")
+    assert (command("fix").status, (tmp_path / "both.py").read_text()) == (2, BOTH)
 
 
 def test_version_by_console_script_and_module(tmp_path: Path) -> None:

@@ -244,6 +244,16 @@ def test_growth(pair: Pair) -> None:
     assert (growth(pair.bad), growth(pair.fixed)) == (pair.grows, pair.grows_fixed)
 
 
+def test_gradients_are_told_apart_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_arguments: object) -> None:
+        raise RuntimeError("Numpy is not available")
+
+    monkeypatch.setattr("torch.Tensor.numpy", absent)
+    once, again = (measured(training(lambda _loss, _output: None)).gradients for _ in range(2))
+    assert once == again
+    assert len({gradient.digest for gradient in once}) == STEPS
+
+
 def test_nodes_stay_where_a_backward_freed_the_rest() -> None:
     def nodes(program: Callable[[Batches], object]) -> float | None:
         backend = VirtualBackend()

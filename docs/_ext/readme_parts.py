@@ -61,7 +61,7 @@ def slug(title: str) -> str:
 
 def homes(source: Path) -> dict[str, str]:
     """Where each section of the README is shown: the file of the page, by anchor."""
-    found: dict[str, str] = {}
+    found = {"rules": "rules/index.md"}  # the table is made anew there, with links
     text = README.read_text("utf-8")
     for page in sorted(source.glob("*.md")):
         for part in PART.finditer(page.read_text("utf-8")):

@@ -90,6 +90,7 @@ class Evidence:
         self._frozen_classes: set[str] = set()
         self._frozen = set(self._find_frozen()) - {"self"}
 
+    @memoized
     def resolve(self, path: str, function: ir.Function) -> str:
         """The full dotted name of a path, unless a local variable hides the import."""
         return (
@@ -146,7 +147,7 @@ class Evidence:
         last = torchapi.last(path)
         if path.endswith("[*]"):
             last = last.removesuffix("s")  # one of the `models`
-        if any(full.startswith(OTHER_FRAMEWORKS) for full in function.file.imports.values()):
+        if self._is_of_another_framework(function.file):
             return False
         partial = any(isinstance(bind.value, ir.Call) and bind.value.method == "partial" for bind in self.bindings.binds(path, function))
         if partial or torchapi.NOT_MODULE_NAME.match(last):
@@ -154,6 +155,10 @@ class Evidence:
         base = path.rpartition(".")[0]
         held = base.count(".") <= 1 and not torchapi.HOLDS_NO_MODULES.search(torchapi.last(base))
         return bool(torchapi.MODULE_NAME.match(last)) and held and last not in function.file.imports
+
+    @memoized
+    def _is_of_another_framework(self, file: ir.File) -> bool:
+        return any(full.startswith(OTHER_FRAMEWORKS) for full in file.imports.values())
 
     def _guards_itself(self, call: ir.Call) -> bool:
         """Whether a call builds something that runs without gradients by itself: `YOLO(...)`, `SomePipeline.from_pretrained(...)`."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.imports.outline import imports
 from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WITH_COMPANIONS, triggers
-from flake8_torchmem.analysis.units import Unit, first_line, units_of
+from flake8_torchmem.analysis.units import Unit, declares_option, first_line, units_of
 from flake8_torchmem.ownnames import NONE, OwnNames
 
 MAX_UNIT = 200_000
@@ -36,12 +36,12 @@ TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_m
 DETACHES = re.compile(TRAINING.pattern + r"|detach|repackage|\.data\b")
 CUDA = re.compile(r"\.cuda\b|[\"']cuda")
 KEEPS = re.compile(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
-LOOP = re.compile(r"\bfor\b|\bwhile\b")
-DATA_LOOP = re.compile(r"\b(?:for|while)\b[^\n]*(?:" + torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])") + r")", re.I)
+FOR, WHILE = (re.compile(rf"{word}(?<=\b{word})\b[^\n]*") for word in ("for", "while"))
+DATA = re.compile(torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])"), re.I)
 EVALUATION_DATA = re.compile(r"loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|set|dl|data)", re.I)
 JOINS = re.compile(r"\b(?:cat|concat|concatenate|hstack|vstack)\b")
-ALIAS = re.compile(r"\bimport\s+torch\s+as\s+(\w+)")
-EVAL_CALL = re.compile(r"\beval\b\s*\(")
+ALIAS = re.compile(r"import(?<=\bimport)\s+torch\s+as\s+(\w+)")
+EVAL_CALL = re.compile(r"eval(?<=\beval)\s*\(")
 # What a loader calls of the data set or collate function that it is given, and what makes that matter.
 OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
 LOADER = re.compile(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
@@ -90,7 +90,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
         codes: rules to run.
         own: names that are read as PyTorch's.
     """
-    words = triggers(codes)
+    words = triggers(codes).of(own.spelled(text))
     units = list(units_of(tree, text, own))
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
@@ -107,7 +107,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
     chosen |= _readers(units, [unit for unit in chosen if unit.cls is not None and collecting.found(unit)])
     callers = _callers(units, chosen)
     # A caller that is one turn: its loop lies further up.
-    chosen |= callers | _callers(units, {unit for unit in callers if len(unit.text) < MAX_TURN or not LOOP.search(unit.text)})
+    chosen |= callers | _callers(units, {unit for unit in callers if len(unit.text) < MAX_TURN or not _loops(unit.text)})
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
@@ -127,7 +127,7 @@ def everything(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames
     if select(text, tree, codes, own) is None:
         return None
     chosen = (unit for unit in units_of(tree, text, own) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
-    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit)], own, *imports(tree))
+    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit)], own, *imports(tree), trimmed=False)
 
 
 def matching(text: str, tree: ast.Module, pattern: re.Pattern[str], own: OwnNames) -> Selection:
@@ -184,13 +184,22 @@ def _matters(unit: Unit, own: OwnNames) -> bool:
         return True
     if torchapi.BATCH_METHOD.match(unit.name):
         return True
-    if unit.name in NEVER or unit.name == "forward" or not LOOP.search(text) or _is_guarded(unit, own):
+    if unit.name in NEVER or unit.name == "forward" or not _loops(text) or _is_guarded(unit, own):
         return False
     if EVAL_CALL.search(text):
         return bool(unit.loops)
     # What is asked of the text costs little, so it comes before what is asked of the syntax.
-    collects = DATA_LOOP.search(text) and (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
+    collects = _loops_over_data(text) and (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
     return bool(collects or torchapi.EVAL_NAME.search(unit.name)) and unit.runs_models
+
+
+def _loops(text: str) -> bool:
+    return bool(FOR.search(text) or WHILE.search(text))
+
+
+def _loops_over_data(text: str) -> bool:
+    """Whether the line of a loop speaks of data."""
+    return any(DATA.search(line) for keyword in (FOR, WHILE) for line in keyword.findall(text))
 
 
 def _evaluates(unit: Unit) -> bool:
@@ -218,8 +227,8 @@ def _growing(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     return {
         unit
         for unit in units
-        if unit.name in names and unit not in chosen and len(unit.text) < MAX_UNIT and LOOP.search(unit.text)
-        if JOINS.search(unit.text) or (GROWTH.search(unit.text) and DATA_LOOP.search(unit.text))
+        if unit.name in names and unit not in chosen and len(unit.text) < MAX_UNIT and _loops(unit.text)
+        if JOINS.search(unit.text) or (GROWTH.search(unit.text) and _loops_over_data(unit.text))
         if unit.runs_models
     }
 
@@ -303,7 +312,7 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
 
 def _context(unit: Unit, chosen: set[Unit]) -> bool:
     """Small module-level statements that may bind or freeze models, bind optimizers, switch gradients off, or call what was chosen."""
-    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT:
+    if unit.cls or unit.name or len(unit.text) > MAX_MODULE_STATEMENT or (declares_option(unit.node) and not unit.rest):
         return False
     if not BINDS.search(unit.text):
         names = [name for node in (unit.node, *unit.rest) if (name := _number(node)) is not None]
@@ -354,19 +363,25 @@ def _too_deep(expression: ast.expr) -> bool:
 
 
 def _selection(
-    tree: ast.Module, units: list[Unit], own: OwnNames, names: dict[str, str], relative: dict[str, tuple[int, str]]
+    tree: ast.Module,
+    units: list[Unit],
+    own: OwnNames,
+    names: dict[str, str],
+    relative: dict[str, tuple[int, str]],
+    trimmed: bool = True,
 ) -> Selection:
     """The chosen units as slices: statements of the module body first, then functions, and methods under their class's header."""
     ranges: list[list[tuple[int, int]]] = []
     body: list[ast.stmt] = []
     for unit in sorted(units, key=lambda unit: bool(unit.name)):
+        node, lines = unit.slice() if trimmed else (unit.node, [(unit.first, unit.end)])
         if unit.cls is None:
-            body += [unit.node, *unit.rest]
-            ranges.append([(unit.first, unit.end)])
+            body += [node, *unit.rest]
+            ranges.append(lines)
             continue
-        header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[unit.node], decorator_list=[])
+        header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[node], decorator_list=[])
         body.append(ast.copy_location(header, unit.cls))
-        ranges.append([(first_line(unit.cls), first_line(unit.cls.body[0])), (unit.first, unit.end)])
+        ranges.append([(first_line(unit.cls), first_line(unit.cls.body[0])), *lines])
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     bases = {cls.name: tuple(map(ast.unparse, cls.bases)) for cls in classes}
     guarded = frozenset(cls.name for cls in classes if any(_is_guarded_call(node, own) for node in cls.body))

@@ -7,7 +7,7 @@ rules' evidence allows, and only those of rules that run are searched for.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from flake8_torchmem import torchapi
@@ -99,8 +99,10 @@ OF_COLLECTIONS = frozenset({"TM203"})
 
 # A text that has none of these cannot match the pattern, which costs a hundred times what looking for a plain word does.
 LITERALS: dict[str, str] = {
-    "TM213": "deepcopy state_dict",
+    "TM215": "append extend ]",
+    "TM213": "deepcopy state_dict clone",
     "TM204": "training_epoch_end",
+    "TM205": "Engine prediction_step",
     "TM109": "set_to_none zero_grad",
     "TM110": "clip_grad",
     "TM203": "no_grad nograd inference_mode detach .data _step",
@@ -165,21 +167,23 @@ class Triggers:
         codes: of the rules.
     """
 
-    def __init__(self, codes: frozenset[str]) -> None:
-        self._rules = [
-            (LITERALS.get(code, "").split() or [""], re.compile(WORDS[code]), ASKED.get(code)) for code in sorted(codes & WORDS.keys())
-        ]
+    def __init__(self, codes: Iterable[str]) -> None:
+        self._rules = [(code, LITERALS[code].split(), re.compile(WORDS[code]), ASKED.get(code)) for code in sorted(WORDS.keys() & codes)]
+
+    def of(self, text: str) -> Triggers:
+        """Those of the rules whose words are in a file at all: what is in no file is in none of its units."""
+        return triggers(frozenset(code for code, words, _, _ in self._rules if any(word in text for word in words)))
 
     def found(self, unit: Unit) -> bool:
         """Whether a unit has the words of one of the rules."""
         text = unit.text
         return any(
             any(word in text for word in words) and pattern.search(text) and (asked is None or asked(unit))
-            for words, pattern, asked in self._rules
+            for _, words, pattern, asked in self._rules
         )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def triggers(codes: frozenset[str]) -> Triggers:
     """The words of these rules."""
     return Triggers(codes)

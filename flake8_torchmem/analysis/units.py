@@ -6,13 +6,14 @@ import ast
 import builtins
 import re
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.ownnames import OwnNames
 
-CALLED = re.compile(r"(\w+)\s*\(|\bcollate_fn\s*=\s*(?:[\w.]*partial\s*\(\s*)?(?:\w+\.)*(\w+)")
+COLLATES = re.compile(r"collate_fn\s*=\s*(?:[\w.]*partial\s*\(\s*)?(?:\w+\.)*(\w+)")
 # What runs no model, whatever it is given.
 BUILTINS = frozenset(dir(builtins))
 METHODS = (torchapi.TENSOR_METHODS | torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS | frozenset(dir(str) + dir(list) + dir(dict))) - {
@@ -42,7 +43,22 @@ class Unit:
     @cached_property
     def called(self) -> set[str]:
         """Names that it calls or hands to a loader."""
-        return {name for names in CALLED.findall(self.text) for name in names if name}
+        return {name for part in self.text.split("(")[:-1] if (name := _last_word(part))} | set(COLLATES.findall(self.text))
+
+    def slice(self) -> tuple[ast.stmt, list[tuple[int, int]]]:
+        """Its node and lines without what declares options: of a training script that is often a third, which no rule looks at."""
+        if not isinstance(self.node, (ast.FunctionDef, ast.AsyncFunctionDef)) or "add_argument" not in self.text:
+            return self.node, [(self.first, self.end)]
+        body, lines, begin = self.node.body[:1], [], self.first
+        for index, statement in enumerate(self.node.body[1:], 1):
+            if declares_option(statement) and _is_alone(self.node.body, index):
+                lines.append((begin, statement.lineno))
+                begin = (statement.end_lineno or statement.lineno) + 1
+            else:
+                body.append(statement)
+        node = copy(self.node)
+        node.body = body
+        return node, [(first, end) for first, end in (*lines, (begin, self.end)) if first < end]
 
     @cached_property
     def loops(self) -> tuple[ast.AST, ...]:
@@ -65,6 +81,33 @@ class Unit:
     def runs_models(self) -> bool:
         """Whether something is called in a loop that may be a model, or a function that runs one."""
         return any(isinstance(node, ast.Call) and _may_run(node.func) for loop in self.loops for node in descendants(loop))
+
+
+def _last_word(text: str) -> str:
+    """The name that a text ends with. A pattern that is to end there would be tried at every character before."""
+    end = len(text.rstrip())
+    begin = end
+    while begin and (text[begin - 1].isalnum() or text[begin - 1] == "_"):
+        begin -= 1
+    return text[begin:end]
+
+
+def declares_option(statement: ast.stmt) -> bool:
+    """`parser.add_argument(...)`, unless its default may be a number, which is read where an option says how many."""
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or call.func.attr != "add_argument":
+        return False
+    if any(keyword.arg is None for keyword in call.keywords):
+        return False
+    default = next((keyword.value for keyword in call.keywords if keyword.arg == "default"), ast.Constant(None))
+    return isinstance(default, ast.Constant) and not isinstance(default.value, int)
+
+
+def _is_alone(body: list[ast.stmt], index: int) -> bool:
+    """Whether a statement, not the first of its block, shares no line with others."""
+    before, statement = body[index - 1], body[index]
+    after = body[index + 1].lineno if index + 1 < len(body) else None
+    return (before.end_lineno or 0) < statement.lineno and (after is None or after > (statement.end_lineno or 0))
 
 
 def _headers(loop: ast.AST) -> list[ast.expr]:

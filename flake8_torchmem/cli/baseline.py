@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 import click
 
@@ -17,12 +18,12 @@ from flake8_torchmem.files import find_files
 from flake8_torchmem.output.text import count, printable
 
 
-@click.command()
-@configured("Count", "jobs", "cache-dir", "baseline")
+@click.command(short_help="Write down the findings that are known.")
+@configured("Count", "jobs", "cache-dir", "baseline", default=(".",))
 @working
 @click.option("--stdin-display-name", default="stdin", hidden=True)
 def baseline(paths: tuple[str, ...], configuration: Configuration, no_cache: bool, dask: str | None, stdin_display_name: str) -> int:
-    """Count the findings in PATHS by file and rule, and write the counts to the baseline.
+    """Count the findings in PATHS (the working directory) by file and rule, and write the counts to the baseline.
 
     That is the file that --baseline or the configuration names, else torchmem-baseline.json beside the configuration file or
     in the working directory. Entries of other files and rules stay as they are, those of files that are gone do not. Exits
@@ -41,6 +42,6 @@ def baseline(paths: tuple[str, ...], configuration: Configuration, no_cache: boo
     findings, files = sum(new.counts.values()), len({file for file, _ in new.counts})
     lines = [f"{count(findings, 'finding')} in {count(files, 'file')} written to {shown(path)}"]
     if configuration.baseline is None:
-        lines.append(f"use: torchmem check --baseline {shown(path)}")
+        lines.append(f"use: {shlex.join(['torchmem', 'check', *paths, '--baseline', shown(path)])}")
     write_lines(map(printable, lines))
     return FAILURE if report.errors else CLEAN

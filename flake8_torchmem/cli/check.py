@@ -16,8 +16,8 @@ from flake8_torchmem.output.details import detailed
 from flake8_torchmem.source import decode
 
 
-@click.command()
-@configured("Report", "output-format", "jobs", "cache-dir", "baseline")
+@click.command(short_help="Report findings in files and folders.")
+@configured("Report", "output-format", "jobs", "cache-dir", "baseline", default=(".",))
 @reporting
 @narrowing
 @working
@@ -35,7 +35,7 @@ def check(
     exit_zero: bool,
     stdin_display_name: str,
 ) -> int:
-    """Check PATHS: Python files, folders (without what git ignores), or - for standard input.
+    """Check PATHS: Python files, notebooks, folders (without what git ignores), or - for standard input; by default the working folder.
 
     Exits with 0 if all is clean, 1 if there are findings, 2 if a path does not exist or, without findings, if a file
     could not be checked.

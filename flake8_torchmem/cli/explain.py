@@ -12,7 +12,7 @@ from flake8_torchmem.cli.streams import wants_colour, write_lines
 from flake8_torchmem.rules.base import Rule
 
 
-@click.command()
+@click.command(short_help="Print a rule's page.")
 @click.argument("rule")
 def explain(rule: str) -> int:
     """Print the page of RULE, a code (TM201) or a name (loss-accumulated)."""

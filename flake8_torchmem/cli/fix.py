@@ -14,9 +14,9 @@ from flake8_torchmem.cli.progress import with_progress
 from flake8_torchmem.cli.streams import wants_colour, write_lines, write_source
 from flake8_torchmem.configuration import Configuration
 from flake8_torchmem.files import STDIN, cannot, find_files, read, unreadable
-from flake8_torchmem.fixes import Document, Outcome, Planned, fix_document
+from flake8_torchmem.fixes import Document, Outcome, Planned, document_of, fix_document
 from flake8_torchmem.model import FileError
-from flake8_torchmem.output.fixes import FixReport, Mended, difference, finding_lines, json_lines, text_lines
+from flake8_torchmem.output.fixes import FixReport, Mended, differences, finding_lines, json_lines, text_lines
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
 from flake8_torchmem.settings import Settings
 from flake8_torchmem.source import SourceError
@@ -24,7 +24,7 @@ from flake8_torchmem.source import SourceError
 Wanted = Callable[[Planned, Document], bool]
 
 
-@click.command()
+@click.command(short_help="Mend findings in files and folders.")
 @configured("Mend")
 @click.option("--diff", is_flag=True, help="Write nothing: show what would change.")
 @click.option("--unsafe-fixes", is_flag=True, help="Make the fixes that change training behaviour, or a type, as well: read them.")
@@ -42,7 +42,7 @@ def fix(
     output_format: str,
     stdin_display_name: str,
 ) -> int:
-    """Mend PATHS in place: Python files, folders (without what git ignores), or - for standard input to standard output.
+    """Mend PATHS in place: Python files, notebooks, folders (without what git ignores), or - for standard input to standard output.
 
     Only fixes that keep what the program computes are made, unless --unsafe-fixes is given. Exits with 0 if the work was
     done, whether or not findings are left, and with 2 if a path does not exist or a file could not be read or written.
@@ -95,8 +95,9 @@ class _Run:
 
         try:
             data = read(path)
-            before = Document.of(data)
+            before = document_of(name, data)
             outcome = self._outcome(before, name)
+            now = outcome.document.data
         except SourceError as error:
             self.errors.append(unreadable(name, str(error), error.line))
             return
@@ -106,7 +107,7 @@ class _Run:
         after = outcome.document
         if self.writing and path != STDIN and after.text != before.text:
             try:
-                replace_file(path, data, after.data)
+                replace_file(path, data, now)
             except ChangedError:
                 self.errors.append(unreadable(name, "it was changed by somebody else meanwhile, and is left so"))
                 return
@@ -131,8 +132,8 @@ def _asking() -> Wanted:
     def wanted(planned: Planned, document: Document) -> bool:
         if not answers or answers[-1] not in "aq":
             after = document.edited(planned.fix.edits)
-            write_lines(finding_lines(planned.finding, planned.fix.safety, colour), sys.stderr)
-            write_lines(difference(planned.finding.path, document.normal, after.normal, colour), sys.stderr)
+            write_lines(finding_lines(document.located(planned.finding), planned.fix.safety, colour), sys.stderr)
+            write_lines(differences(planned.finding.path, document, after, colour), sys.stderr)
             answers.append(_answer())
         return answers[-1] in "ya"
 
@@ -158,7 +159,7 @@ def _write(report: FixReport, diff: bool, output_format: str, stdin: bool) -> No
     colour = wants_colour()
     if diff:
         for mended in report.mended:
-            write_lines(difference(mended.path, mended.before.normal, mended.outcome.document.normal, colour))
+            write_lines(differences(mended.path, mended.before, mended.outcome.document, colour))
     elif stdin:
         for mended in report.mended:
             write_source(mended.outcome.document.data)

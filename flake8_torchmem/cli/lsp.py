@@ -10,7 +10,7 @@ from flake8_torchmem.cli.options import configured_by_file
 from flake8_torchmem.configuration import Configuration
 
 
-@click.command()
+@click.command(short_help="Serve an editor (Language Server Protocol).")
 @configured_by_file("Report")
 @click.option("--stdio", is_flag=True, hidden=True, help="Ignored: many editors add it, and there is no other way.")
 def lsp(configure: Callable[[str], Configuration], stdio: bool) -> int:

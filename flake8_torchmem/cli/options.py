@@ -78,7 +78,10 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "baseline": (
         ("--baseline",),
-        {"metavar": "FILE", "help": "Findings that are known, as `torchmem baseline` writes them: they are not reported."},
+        {
+            "metavar": "FILE",
+            "help": "The findings that are known: `torchmem baseline` writes this file, `torchmem check` reports only others.",
+        },
     ),
 }
 
@@ -94,12 +97,13 @@ def _decorated(keys: tuple[str, ...], verb: str) -> Callable[[Command], Command]
     return decorate
 
 
-def configured(verb: str, *more: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def configured(verb: str, *more: str, default: tuple[str, ...] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """The options of a command on PATHS that a file may set as well: it gets a `configuration` in their place.
 
     Args:
         verb: what is done with the rules, for the help.
         more: keys of this command, besides those of all.
+        default: the paths where none are given; without them that is an error.
     """
     keys = (*_EVERYWHERE, *more)
 
@@ -108,13 +112,14 @@ def configured(verb: str, *more: str) -> Callable[[Callable[..., int]], Callable
         def run(paths: tuple[str, ...], config: str | None, isolated: bool, show_settings: bool, **values: object) -> int:
             given = dict(_given(keys, values))
             rest = {name: value for name, value in values.items() if name.replace("_", "-") not in keys}
+            paths = paths or default
             if not (paths or show_settings):
                 raise click.UsageError("Missing argument 'PATHS...'.")
             names = [str(values["stdin_display_name"]) if path == STDIN else path for path in paths]
             configuration = _configuration(names, given, config, isolated)
             return _show(configuration) if show_settings else command(paths=paths, configuration=configuration, **rest)
 
-        return _decorated(keys, verb)(_about_the_file(run))
+        return _decorated(keys, verb)(_about_the_file(run, not default))
 
     return decorate
 
@@ -147,9 +152,9 @@ _WHICH_FILE = (
 )
 
 
-def _about_the_file(command: Callable[..., int]) -> Callable[..., int]:
+def _about_the_file(command: Callable[..., int], required: bool) -> Callable[..., int]:
     options = (
-        click.argument("paths", nargs=-1, metavar="PATHS..."),
+        click.argument("paths", nargs=-1, metavar="PATHS..." if required else "[PATHS]..."),
         *_WHICH_FILE,
         click.option("--show-settings", is_flag=True, help="Show what holds for PATHS, and where each value comes from, and do nothing."),
     )

@@ -12,7 +12,7 @@ from flake8_torchmem.cli.streams import write_lines
 from flake8_torchmem.rules.base import Rule
 
 
-@click.command()
+@click.command(short_help="List all rules.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to list them.")
 def rules(output_format: str) -> int:
     """List all rules: code, name, whether on by default, severity, class of the fix, and what each reports."""

@@ -45,7 +45,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command(short_help="Run code and measure what findings cost.", context_settings={"ignore_unknown_options": False})
 @click.argument("target", required=False, type=click.Path(exists=True, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("-m", "module", metavar="MODULE", help="Run a module as python -m does, in place of a file.")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from flake8_torchmem.files import SUFFIX_OF_NOTEBOOKS as SUFFIX
 from flake8_torchmem.fixes.document import Document
 from flake8_torchmem.fixes.plan import Planned
 from flake8_torchmem.fixes.rounds import SAFE_ONLY, UNSAFE_TOO, Left, Outcome, Rounds
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.model import Finding
     from flake8_torchmem.settings import Settings
 
-__all__ = ["Document", "Left", "Outcome", "Planned", "fix_document"]
+__all__ = ["Document", "Left", "Outcome", "Planned", "document_of", "fix_document"]
 
 GENERATED = re.compile(r"^\s*(?:#|\"\"\"|''').*@generated\b", re.MULTILINE)
 MAX_CHARACTERS = 1_000_000
@@ -59,8 +60,21 @@ def fix_document(
     reason = untouched(document)
     if reason:
         findings = [finding for finding in found(document.normal, whole=False) if finding.code in selected]
-        return Outcome(document, left=[Left(finding, reason) for finding in findings])
+        return Outcome(document, left=[Left(document.located(finding), reason) for finding in findings])
     return Rounds(diagnosis(found), selected, UNSAFE_TOO if unsafe else SAFE_ONLY, wanted).run(document)
+
+
+def document_of(name: str, data: bytes) -> Document:
+    """The document in a file, by its name: Python, or the Python of a notebook.
+
+    Raises:
+        SourceError: it is neither.
+    """
+    if not name.endswith(SUFFIX):
+        return Document.of(data)
+    from flake8_torchmem.fixes.cells import CellsDocument
+
+    return CellsDocument.of(data)
 
 
 def finder(path: str, settings: Settings, project: Project | None) -> Find:

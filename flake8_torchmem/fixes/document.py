@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from flake8_torchmem.model import Edit, Span
+from flake8_torchmem.model import Edit, Finding, Span
 from flake8_torchmem.source import SourceError, decode, encoding_of
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -63,6 +63,21 @@ class Document:
         """How most lines end."""
         found = Counter(_LINE_END.findall(self.text)).most_common(1)
         return found[0][0] if found else "\n"
+
+    def admit(self, edits: Sequence[Edit]) -> None:
+        """Say no to the edits of a fix that the kind of file cannot have.
+
+        Raises:
+            Refused: it cannot (`flake8_torchmem.fixes.syntax`).
+        """
+
+    def parts(self, path: str) -> list[tuple[str, str]]:
+        """What differences are shown of: names, each with a text."""
+        return [(path, self.normal)]
+
+    def located(self, finding: Finding) -> Finding:
+        """A finding in this text as people look for it."""
+        return finding
 
     def edited(self, edits: Sequence[Edit]) -> Document:
         """The document after some edits that do not overlap; new lines end as most do."""

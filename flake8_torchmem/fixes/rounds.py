@@ -79,14 +79,14 @@ class Rounds:
             made = self._made(outcome.document, findings, planned)
             if made is None:
                 continue  # what failed is remembered: the next round plans without it
+            outcome.fixed += [(outcome.document.located(each.finding), each.fix.safety) for each in made[2]]
             self._follow(outcome.document, made[0])
-            outcome.document, findings, applied = made
-            outcome.fixed += [(each.finding, each.fix.safety) for each in applied]
+            outcome.document, findings, _ = made
         if outcome.fixed:
             made_so, findings = self._tidied(document, outcome.document, findings)
             self._follow(outcome.document, made_so)
             outcome.document = made_so
-        outcome.left = list(self._left(findings))
+        outcome.left = list(self._left(outcome.document, findings))
         return outcome
 
     def alone(self, document: Document, findings: list[Finding], finding: Finding, syntax: Syntax) -> Document:
@@ -101,7 +101,9 @@ class Rounds:
         Raises:
             Refused: it cannot be mended so, and why.
         """
-        after, now, _ = self._checked(document, findings, [plan(finding, syntax)])
+        planned = plan(finding, syntax)
+        document.admit(planned.fix.edits)
+        after, now, _ = self._checked(document, findings, [planned])
         return self._tidied(document, after, now)[0]
 
     def _tidied(self, before: Document, after: Document, findings: list[Finding]) -> tuple[Document, list[Finding]]:
@@ -116,7 +118,10 @@ class Rounds:
         edits = list(without_imports(syntax, useless)) if useless else []
         if not edits:
             return after, findings
-        tidy = after.edited(edits)
+        try:
+            tidy = after.edited(edits)
+        except Refused:
+            return after, findings
         return tidy, self.diagnose(tidy.normal)
 
     def _planned(self, document: Document, findings: Sequence[Finding]) -> list[Planned]:
@@ -136,6 +141,7 @@ class Rounds:
                 continue
             try:
                 each = plan(finding, syntax)
+                document.admit(each.fix.edits)
             except Refused as refusal:
                 self.refused[identity] = str(refusal)
                 continue
@@ -208,14 +214,15 @@ class Rounds:
                 if finding.code not in self.codes or safety_of(finding) not in self.allowed:
                     return []
                 found.append(plan(finding, syntax))
+                document.admit(found[-1].fix.edits)
         except Refused:
             return []
         return found
 
-    def _left(self, findings: Sequence[Finding]) -> Iterator[Left]:
+    def _left(self, document: Document, findings: Sequence[Finding]) -> Iterator[Left]:
         for finding in findings:
             if finding.code in self.codes:
-                yield Left(finding, self.refused.get(_identity(finding)) or _why(finding, self.allowed))
+                yield Left(document.located(finding), self.refused.get(_identity(finding)) or _why(finding, self.allowed))
 
     def _follow(self, before: Document, after: Document) -> None:
         """What was decided about findings holds where edits have moved them; on a line that has become another one, it is decided anew."""

@@ -59,6 +59,12 @@ def difference(path: str, before: str, after: str, colour: bool) -> Iterator[str
         yield paint(printable(line.replace("\t", "\0")).replace("\\x00", "\t"), style, colour and bool(style))
 
 
+def differences(path: str, before: Document, after: Document, colour: bool) -> Iterator[str]:
+    """A unified difference of each part of a file that differs: of a notebook these are its cells."""
+    for (name, old), (_, new) in zip(before.parts(path), after.parts(path), strict=True):
+        yield from difference(name, old, new, colour)
+
+
 def text_lines(report: FixReport, colour: bool) -> Iterator[str]:
     """A line for each finding that was mended or left, and a summary."""
     verb = "fixed" if report.written else "would be fixed"
@@ -96,6 +102,6 @@ def json_lines(report: FixReport, diff: bool) -> Iterator[str]:
         "errors": [error_entry(error) for error in report.errors],
     }
     if diff:
-        texts = ((mended.path, mended.before.normal, mended.outcome.document.normal) for mended in report.changed)
-        document["diff"] = "".join(f"{line}\n" for text in texts for line in difference(*text, colour=False))
+        changed = ((mended.path, mended.before, mended.outcome.document) for mended in report.changed)
+        document["diff"] = "".join(f"{line}\n" for each in changed for line in differences(*each, colour=False))
     yield json.dumps(document, indent=2)

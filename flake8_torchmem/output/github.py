@@ -29,8 +29,9 @@ def render(report: Report, colour: bool = False) -> Iterator[str]:
 def _spot(finding: Finding) -> dict[str, int]:
     """Columns only where the finding is on one line: GitHub takes none else."""
     span = finding.span
-    spot = {"line": span.line, "endLine": span.end_line}
-    return {**spot, "col": span.column, "endColumn": span.end_column} if span.line == span.end_line else spot
+    line, end = finding.lines_of_file
+    spot = {"line": line, "endLine": end}
+    return {**spot, "col": span.column, "endColumn": span.end_column} if line == end and finding.rows is None else spot
 
 
 def _command(level: str, path: str, title: str, spot: Mapping[str, int], message: str) -> str:

@@ -22,12 +22,13 @@ def render(report: Report, colour: bool = False) -> Iterator[str]:
 def _entry(located: Located) -> dict[str, object]:
     finding = located.finding
     path = printable(from_here(finding.path))
+    line, end = finding.lines_of_file
     return {
         "description": printable(f"{finding.code} {finding.message}; {finding.help}"),
         "check_name": finding.name,
         "fingerprint": fingerprint(located, path),
         "severity": _LEVELS[finding.severity],
-        "location": {"path": path, "lines": {"begin": finding.span.line, "end": finding.span.end_line}},
+        "location": {"path": path, "lines": {"begin": line, "end": end}},
     }
 
 

@@ -13,7 +13,7 @@ from flake8_torchmem.model import Safety, Span
 from flake8_torchmem.output import Located, Report
 from flake8_torchmem.output.fixes import difference
 from flake8_torchmem.output.page import escaped, page, prose
-from flake8_torchmem.output.text import cells, count, excerpt, summary
+from flake8_torchmem.output.text import cells, count, excerpt, spot, summary
 from flake8_torchmem.rules.internal import INTERNAL_RULES
 
 STYLE = """
@@ -97,8 +97,7 @@ def _rule(code: str, found: Sequence[Located], numbers: dict[int, int]) -> Itera
         yield from _measured(code, table)
     yield f'<p class="soft">{count(len(found), "finding")}:</p><ul class="places">'
     for located in found:
-        span = located.finding.span
-        place = f"{located.finding.path}:{span.line}:{span.column}"
+        place = f"{located.finding.path}:{spot(located.finding)}"
         yield f'<li><a href="#finding-{numbers[id(located)]}">{escaped(place)}</a></li>'
     yield "</ul></section>"
 
@@ -126,7 +125,7 @@ def _measured(code: str, table: Table) -> Iterator[str]:
 def _finding(located: Located, number: int) -> Iterator[str]:
     finding = located.finding
     tag = f'<span class="tag {finding.severity.value}">{finding.severity.value}</span>'
-    place = f'<a href="#finding-{number}">{finding.span.line}:{finding.span.column}</a>'
+    place = f'<a href="#finding-{number}">{spot(finding)}</a>'
     yield f'<article id="finding-{number}"><h4>{place} <a href="#{finding.code}">{finding.code}</a> {finding.name} {tag}</h4>'
     yield f"<p>{prose(finding.message)}</p>"
     yield f"<pre>{_code(located)}</pre><p>Help: {prose(finding.help)}</p>"

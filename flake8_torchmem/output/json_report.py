@@ -29,6 +29,7 @@ def finding_entry(finding: Finding) -> dict[str, str | int]:
         "code": finding.code,
         "name": finding.name,
         "path": valid(finding.path),
+        **({} if finding.cell is None else {"cell": finding.cell}),
         "line": span.line,
         "column": span.column,
         "end_line": span.end_line,

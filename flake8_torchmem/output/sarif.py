@@ -113,7 +113,9 @@ def _related(path: str, span: Span) -> Object:
 
 
 def _regions(located: Located) -> Object:
-    span = located.finding.span
+    span, rows = located.finding.span, located.finding.rows
+    if rows is not None:
+        return {"region": {"startLine": rows[0], "endLine": rows[1]}}
     region = _region(span)
     if located.document is None or printable(located.line) != located.line:
         return {"region": region}

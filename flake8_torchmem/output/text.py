@@ -49,8 +49,14 @@ def _finding(located: Located, colour: bool) -> Iterator[str]:
 
 
 def place(finding: Finding, colour: bool) -> str:
-    """`path:line:column:`."""
-    return paint(f"{printable(finding.path)}:{finding.span.line}:{finding.span.column}:", _BOLD, colour)
+    """`path:line:column:`, or `path:cell 3:line:column:`."""
+    return paint(f"{printable(finding.path)}:{spot(finding)}:", _BOLD, colour)
+
+
+def spot(finding: Finding) -> str:
+    """`line:column`, in a notebook with its cell before it."""
+    cell = "" if finding.cell is None else f"cell {finding.cell}:"
+    return f"{cell}{finding.span.line}:{finding.span.column}"
 
 
 def excerpt(line: str, finding: Finding) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 
 from flake8_torchmem import __version__, check_source
-from flake8_torchmem.files import unreadable
+from flake8_torchmem.files import SUFFIX_OF_NOTEBOOKS, unreadable
 from flake8_torchmem.model import FileError, Finding
 from flake8_torchmem.output import Located, locate
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
@@ -139,6 +139,8 @@ class _Checker:
         if self.task.program is not None and self.task.imports and source.on_disk:
             _require(place, source.data)
         try:
+            if source.name.endswith(SUFFIX_OF_NOTEBOOKS):
+                return self._notebook(source, place)
             text = decode(source.data)
             findings = self.find(text, place)
         except SourceError as error:
@@ -146,6 +148,15 @@ class _Checker:
         # A remedy is for whoever mends, and is as large as all the rest.
         plain = [replace(finding, path=source.name, remedy=None) for finding in findings]
         return FileResult(source.name, tuple(locate(plain, text)))
+
+    def _notebook(self, source: Source, place: str) -> FileResult:
+        from flake8_torchmem.notebooks import Notebook
+
+        notebook = Notebook.of(source.data)
+        plain = [replace(finding, path=source.name, remedy=None) for finding in self.find(notebook.text, place)]
+        found = locate(plain, notebook.text)
+        inner = (replace(each, finding=notebook.located(each.finding), line=notebook.line(each.finding.span.line)) for each in found)
+        return FileResult(source.name, tuple(inner))
 
     def complaints(self) -> list[str]:
         """What there is to say since it was last asked for; what was found is written to the cache before."""

@@ -1,4 +1,4 @@
-"""What both benchmarks read: named sets of files, and one flake8 process over them, measured."""
+"""What benchmarks read and how they measure: named sets of files, processes over them, pairs of measurements."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 RUNNER = Path(__file__).resolve().with_name("flake8_runner.py")
 WITH, WITHOUT = "with", "without"
 SEED = 0
+# An installed plugin is compiled once and for all: a variable of the developer's shell must not make every process compile it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def _drawn(files: list[str], sample: int) -> tuple[str, ...]:
 
 
 def flake8(corpus: Corpus, mode: str, jobs: int = 1, keep: bool = False) -> Measured:
-    """Run flake8 in its own process and measure it.
+    """Run flake8 in its own process and measure it; the first such run, which is to be kept, leaves compiled files behind.
 
     Args:
         corpus: whose files are checked.
@@ -74,15 +78,39 @@ def flake8(corpus: Corpus, mode: str, jobs: int = 1, keep: bool = False) -> Meas
         jobs: flake8's own number of processes.
         keep: keep what is written. Such a run is not to be timed.
     """
-    command = [sys.executable, str(RUNNER), mode, "--isolated", f"-j{jobs}", *corpus.files]
+    return child([sys.executable, str(RUNNER), mode, "--isolated", f"-j{jobs}", *corpus.files], keep)
+
+
+def child(command: Sequence[str], keep: bool = False, **environment: str) -> Measured:
+    """Run a command in its own process and measure it.
+
+    Args:
+        command: with its arguments.
+        keep: keep what is written. Such a run is not to be timed.
+        environment: variables that it gets beside this process's.
+    """
     kept = subprocess.PIPE if keep else subprocess.DEVNULL
     begin = time.perf_counter()
-    with subprocess.Popen(command, stdout=kept, stderr=kept, text=True, encoding="utf-8", errors="replace") as process:
+    given = ENVIRONMENT | environment
+    with subprocess.Popen(command, stdout=kept, stderr=kept, text=True, encoding="utf-8", errors="replace", env=given) as process:
         out, err = process.communicate() if keep else ("", "")
         wall, cpu, peak = (0.0, 0.0, 0.0) if keep else _wait(process, begin)
-    if process.returncode not in {0, 1}:  # 1: flake8 has something to report
-        raise SystemExit(f"flake8 {mode} the plugin failed on {corpus.name} with exit code {process.returncode}\n{err[-2000:]}")
+    if process.returncode not in {0, 1}:  # 1: there is something to report
+        raise SystemExit(f"{' '.join(command[:5])} ... failed with exit code {process.returncode}\n{err[-2000:]}")
     return Measured(wall, cpu, peak, out, err)
+
+
+def in_pairs(first: Callable[[], T], second: Callable[[], T], runs: int) -> list[tuple[T, T]]:
+    """Measurements of both, side by side in time; every other pair begins with the second, so that drift falls on both."""
+    measured = []
+    for turn in range(runs):
+        if turn % 2 == 0:
+            before = first()
+            measured.append((before, second()))
+        else:
+            after = second()
+            measured.append((first(), after))
+    return measured
 
 
 def _wait(process: subprocess.Popen[str], begin: float) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks.corpora import WITH, WITHOUT, Corpus, Measured, corpora, flake8, parser, table
+from tests.benchmarks.corpora import WITH, WITHOUT, Corpus, Measured, corpora, flake8, in_pairs, parser, table
 
 HEADER = ("corpus", "files", "without s", "with s", "time", "quartiles", "cpu", "MB without", "MB with", "memory", "libcst", "findings")
 OWN_FINDING = re.compile(r": TM\d{3} ")
@@ -24,12 +24,17 @@ def main() -> None:
     arguments = parser(__doc__, runs=7)
     arguments.add_argument("--jobs", type=int, default=1, help="flake8's -j (default: %(default)s)")
     options = arguments.parse_args()
+    sys.stdout.write(overhead(corpora(options.corpora, options.sample), options.runs, options.jobs))
+
+
+def overhead(chosen: Sequence[Corpus], runs: int, jobs: int = 1) -> str:
+    """The table, one row per corpus."""
     rows = []
-    for corpus in corpora(options.corpora, options.sample):
+    for corpus in chosen:
         imported, findings = proof(corpus)
-        rows.append(_row(corpus, pairs(corpus, options.runs, options.jobs), imported, findings))
+        rows.append(_row(corpus, pairs(corpus, runs, jobs), imported, findings))
         sys.stderr.write(f"{corpus.name}: done\n")
-    sys.stdout.write(table(HEADER, rows))
+    return table(HEADER, rows)
 
 
 def proof(corpus: Corpus) -> tuple[bool, int]:
@@ -50,13 +55,8 @@ def proof(corpus: Corpus) -> tuple[bool, int]:
 
 
 def pairs(corpus: Corpus, runs: int, jobs: int) -> list[Pair]:
-    """Measurements (without, with), side by side in time; every other pair begins with the plugin."""
-    measured = []
-    for turn in range(runs):
-        first, second = (WITHOUT, WITH) if turn % 2 == 0 else (WITH, WITHOUT)
-        results = {mode: flake8(corpus, mode, jobs) for mode in (first, second)}
-        measured.append((results[WITHOUT], results[WITH]))
-    return measured
+    """Measurements (without, with)."""
+    return in_pairs(lambda: flake8(corpus, WITHOUT, jobs), lambda: flake8(corpus, WITH, jobs), runs)
 
 
 def _row(corpus: Corpus, measured: Sequence[Pair], imported: bool, findings: int) -> tuple[str, ...]:

@@ -221,7 +221,8 @@ def report(every: Sequence[Place], results: Mapping[str, Measured]) -> Iterator[
 
 def _times(results: Mapping[str, Measured]) -> Iterator[str]:
     base = results["flake8-torchmem"].seconds
-    yield f"Processor time over the {2 * len(list((REPOSITORY / 'fixtures').glob('TM*')))} programs of `fixtures/`, medians of ratios:\n"
+    programs = 2 * len(list((REPOSITORY / "fixtures").glob("TM*")))
+    yield f"Processor time over the {programs} programs of `fixtures/`, median of the ratios within runs; runs: {len(base)}.\n"
     yield "| tool | times that of flake8-torchmem |\n|---|--:|"
     for name, result in results.items():
         if result.seconds:

@@ -41,10 +41,10 @@ class Tally:
     def timed(self, stage: str, function: Callable[..., T], after: Callable[..., None] = lambda *_: None) -> Callable[..., T]:
         """The function, timed; `after` gets its arguments and its result, and is not."""
 
-        def wrapper(*arguments: object) -> T:
+        def wrapper(*arguments: object, **named: object) -> T:
             begin = clock()
             try:
-                result = function(*arguments)
+                result = function(*arguments, **named)
             finally:
                 self.seconds[stage] += clock() - begin
             after(*arguments, result)
@@ -61,13 +61,13 @@ class Tally:
         self.counts["findings"] += len(found)
         self.counts["failures"] += sum(finding.code == INTERNAL_ERROR.code for finding in found)
 
-    def passed_text(self, _text: str, passed: bool) -> None:
-        self.counts[TEXT_GATE] += passed
+    def passed_text(self, *call: object) -> None:
+        self.counts[TEXT_GATE] += bool(call[-1])
 
-    def passed_ast(self, _text: str, _tree: ast.Module, selection: gate.Selection | None) -> None:
-        self.counts[AST_GATE] += selection is not None
+    def passed_ast(self, *call: object) -> None:
+        self.counts[AST_GATE] += call[-1] is not None
 
-    def parsed(self, _text: str, selection: gate.Selection, _slices: object) -> None:
+    def parsed(self, _text: str, selection: gate.Selection, *_: object) -> None:
         self.counts["libcst lines"] += sum(end - first for lines in selection.ranges for first, end in lines)
 
 

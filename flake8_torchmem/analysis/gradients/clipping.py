@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -55,7 +56,27 @@ class Clipping:
         self.function = function
         self.events = tuple(function.events())
         self.steps = tuple(event for event in self.events if isinstance(event, ir.Step) and self._is_plain(event))
-        self.clips = tuple(event for event in self.events if self.does(event) == {"clip"} and not event.ctx.handler)
+
+    @cached_property
+    def clips(self) -> tuple[ir.Event, ...]:
+        """What clips and does nothing else."""
+        return tuple(event for event in self.events if self.does(event) == {"clip"} and not event.ctx.handler)
+
+    @cached_property
+    def _places(self) -> dict[ir.Event, tuple[ir.Block, int]]:
+        """The first block that holds an event, and where in it."""
+        blocks = reversed(self.function.blocks)
+        return {event: (block, index) for block in blocks for index, event in reversed(tuple(enumerate(block.events)))}
+
+    @cached_property
+    def _leads_to(self) -> dict[ir.Block, list[ir.Block]]:
+        """The blocks before each block, loops not starting over."""
+        found: dict[ir.Block, list[ir.Block]] = {}
+        for block in self.function.blocks:
+            for edge in block.edges:
+                if edge.turn is None:
+                    found.setdefault(edge.target, []).append(block)
+        return found
 
     def misplaced(self) -> Iterator[Misplaced]:
         """Clips in the wrong place, each once."""
@@ -70,8 +91,17 @@ class Clipping:
         return frozenset(following(self.function, event))
 
     def before(self, event: ir.Event) -> Iterator[ir.Event]:
-        """What can precede an event in its turn."""
-        return (other for other in self.events if event in self.after(other))
+        """What can precede an event in its turn, in source order."""
+        home, index = self._places[event]
+        earlier, pending = {home}, [home]
+        while pending:
+            more = [block for block in self._leads_to.get(pending.pop(), ()) if block not in earlier]
+            earlier.update(more)
+            pending += more
+        for other in self.events:
+            block, at = self._places[other]
+            if at < index if block is home else block in earlier:
+                yield other
 
     @memoized
     def does(self, event: ir.Event) -> frozenset[str]:

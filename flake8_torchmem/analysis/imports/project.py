@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.imports.disk import MARKERS, Disk, Trace
@@ -222,7 +223,16 @@ class Project:
 
 def _named(folder: str, root: str, name: str) -> str | None:
     """The name of something in a folder as seen from the project's; None outside of it."""
-    inside = os.path.relpath(folder, root)
-    if inside.startswith(os.pardir) or not name:
+    inside = _dotted(folder, root)
+    if inside is None or not name:
         return None
-    return name if inside == os.curdir else f"{inside.replace(os.sep, '.')}.{name}"
+    return f"{inside}.{name}" if inside else name
+
+
+@lru_cache(maxsize=1024)
+def _dotted(folder: str, root: str) -> str | None:
+    """A folder as a dotted name, empty for the project's own; None outside of it. Many names are asked for in few folders."""
+    inside = os.path.relpath(folder, root)
+    if inside.startswith(os.pardir):
+        return None
+    return "" if inside == os.curdir else inside.replace(os.sep, ".")

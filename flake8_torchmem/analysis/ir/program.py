@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from flake8_torchmem.analysis.ir.events import Event
 from flake8_torchmem.analysis.ir.expressions import Call, Expr, File, Grad, Loop, Mark, Site
@@ -72,8 +73,7 @@ class Function:
 
     def events(self) -> Iterator[Event]:
         """All events in source order; those of one statement in evaluation order, what a loop does after each turn behind its body."""
-        for block in self.blocks:
-            yield from block.events
+        return chain.from_iterable([block.events for block in self.blocks])
 
     def arguments(self, call: Call) -> list[tuple[str, Expr]]:
         """Parameters with what a call gives for them, `self` left out."""

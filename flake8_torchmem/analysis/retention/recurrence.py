@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -58,6 +59,7 @@ class Recurrence:
         self.function = function
         self.reaching = facts.evidence.reaching(function)
         self.binds = [event for event in function.events() if isinstance(event, ir.Bind)]
+        self.spines = {bind: _spine(bind.value) for bind in self.binds}
 
     def carried(self) -> Iterator[Carried]:
         """All states that keep graphs over turns of a loop, or over calls of a method that runs once per batch."""
@@ -66,12 +68,24 @@ class Recurrence:
         for event in self.facts.calls(self.function):
             if event.call.ctx.grad is not ir.Grad.ON or event.call.star:
                 continue
-            states = list(dict.fromkeys(_operands(event.call)))
+            # What is made of a result is followed only where a result is bound and a state goes in: few calls get there.
+            bound = event.call in self.results
+            states = [state for state in dict.fromkeys(_operands(event.call)) if self._may_carry(event, state)] if bound else []
             made = self.made(event.call) if states else set()
-            found = [self._over_turns(event, state, made) or self._over_calls(event, state, made) for state in states if made]
+            found = [self._over_turns(event, state, made) or self._over_calls(event, state, made) for state in states]
             carried = [each for each in found if each is not None]
             if carried and self._is_model(event):  # asked last: few calls hand on what they made
                 yield replace(carried[0], states=tuple(each.state for each in carried))
+
+    @cached_property
+    def results(self) -> set[ir.Call]:
+        """Calls whose results, or parts of them, are bound to names."""
+        return {spine for spine in self.spines.values() if isinstance(spine, ir.Call)}
+
+    def _may_carry(self, event: ir.Invoke, state: str) -> bool:
+        """Whether something may come back to a call, by a loop around it or as an attribute, that is a state."""
+        comes_back = event.ctx.loops or (self.function.owner is not None and state.startswith("self."))
+        return bool(comes_back) and self._is_state(event, state)
 
     def _is_model(self, event: ir.Invoke) -> bool:
         """Whether a call runs a model that hands its state back with the graph."""
@@ -109,7 +123,7 @@ class Recurrence:
 
     def made(self, call: ir.Call) -> set[ir.Bind]:
         """Bindings that hold the call's result or a part of it, or what another model made of that, graph and all."""
-        made = {bind for bind in self.binds if _spine(bind.value) is call}
+        made = {bind for bind in self.binds if self.spines[bind] is call}
         while True:
             more = {bind for bind in self.binds if bind not in made and self._passes_on(bind, made)}
             if not more:
@@ -117,7 +131,7 @@ class Recurrence:
             made |= more
 
     def _passes_on(self, bind: ir.Bind, made: set[ir.Bind]) -> bool:
-        source = _spine(bind.value)
+        source = self.spines[bind]
         if isinstance(source, ir.Call) and source.path not in ("tuple", "list"):
             if torchapi.CRITERION_NAME.search(source.method) or self.facts.values(self.function).at(source.func, bind) is not Kind.MODULE:
                 return False
@@ -132,7 +146,7 @@ class Recurrence:
 
     def _over_turns(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:
         """The state goes over the turns of the innermost loop that back-propagates, or of one that evaluates."""
-        if not event.ctx.loops or not self._reached(state, event) & made or not self._is_state(event, state):
+        if not event.ctx.loops or not self._reached(state, event) & made:
             return None
         for loop in reversed(event.ctx.loops):
             backward = next((other for other in self._backwards(loop) if self._goes_through(other, event, made)), None)
@@ -150,7 +164,7 @@ class Recurrence:
     def _over_calls(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:
         """The state is an attribute, and the method that updates it is the body of a loop elsewhere."""
         function, cls = self.function, self.function.owner
-        if event.ctx.loops or cls is None or not state.startswith("self.") or not self._is_state(event, state):
+        if event.ctx.loops or cls is None or not state.startswith("self."):
             return None
         own = [bind for bind in self.binds if bind.place == state]
         if not own or not set(own) & made or not all(bind in made or _starts(bind, state, function.params) for bind in own):
