@@ -294,11 +294,9 @@ def test_an_interrupted_run_does_not_look_like_findings(tmp_path: Path) -> None:
     assert b"Traceback" not in error
 
 
-SLOW = """\
-import importlib, time
-module = importlib.import_module("flake8_torchmem.running")
-read = module.read
-module.read = lambda path: (time.sleep(0.6), read(path))[1]
+PATIENT = """\
+import importlib
+importlib.import_module("flake8_torchmem.cli.progress")._PATIENCE = {seconds}
 importlib.import_module("flake8_torchmem.cli").main()
 """
 
@@ -346,8 +344,8 @@ def test_a_page_is_set_on_a_terminal(tmp_path: Path) -> None:
 def test_a_progress_bar_appears_after_a_while(folder: Path) -> None:
     for number in range(3):
         (folder / "pkg" / f"more{number}.py").write_text(CLEAN)
-    assert "checking" in on_terminal(["-c", SLOW, "check", "pkg"], folder, {})
-    assert "checking" not in on_terminal(["-c", SLOW, "check", "pkg/clean.py"], folder, {})
+    assert "checking" in on_terminal(["-c", PATIENT.format(seconds=0), "check", "pkg"], folder, {})
+    assert "checking" not in on_terminal(["-c", PATIENT.format(seconds=3600), "check", "pkg"], folder, {})
 
 
 def test_findings_are_in_the_order_of_files_then_lines(tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def test_a_failure_is_a_finding_of_its_file(folder: Path) -> None:
     patch = """if True:
     from flake8_torchmem.analysis import engine
     check_text = engine.check_text
-    def fail(text, path, *rest):
-        return check_text(text, path, *rest) if "both" not in path else [][0]
+    def fail(text, path, *rest, **named):
+        return check_text(text, path, *rest, **named) if "both" not in path else [][0]
     engine.check_text = fail
     """
     result = patched_flake8(patch, "-j1", "--select=TM", ".", cwd=folder)

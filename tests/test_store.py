@@ -112,7 +112,7 @@ def test_what_is_no_table_is_said_once_and_replaced(tmp_path: Path) -> None:
     damaged = torchmem("check", "--cache-dir", "kept", "a.py", cwd=tmp_path)
     assert (damaged.out, damaged.status) == (expected.out, expected.status)
     assert damaged.err.count("\n") == 1
-    assert damaged.err.startswith(f"torchmem: the cache {Path('kept') / FILE} cannot be used: ")
+    assert damaged.err.startswith(f"torchmem: the cache {tmp_path / 'kept' / FILE} cannot be used: ")
     assert torchmem("check", "--cache-dir", "kept", "a.py", cwd=tmp_path) == expected
 
 
