@@ -368,14 +368,15 @@ def recurrent() -> Iterator[Program]:
 
 
 PROGRAMS = list(programs())
+UNSAFE = frozenset({"TM208", "TM211", "TM401"})  # their fixes change what the program computes
 
 
-def fixed(source: str, code: str, unsafe: bool) -> str:
-    """The source with all that the rule finds mended."""
-    outcome = fix_document(Document(source, "utf-8"), "case.py", Settings(select=(code,)), unsafe=unsafe)
+def fixed(source: str, code: str, *classes: Safety) -> str:
+    """The source with all that the rule finds mended, by fixes of exactly these classes."""
+    outcome = fix_document(Document(source, "utf-8"), "case.py", Settings(select=(code,)), unsafe=Safety.UNSAFE in classes)
     assert outcome.fixed
     assert not outcome.left
-    assert {safety for _, safety in outcome.fixed} == {Safety.UNSAFE if unsafe else Safety.SAFE}
+    assert {safety for _, safety in outcome.fixed} == set(classes)
     return outcome.document.text
 
 
@@ -403,8 +404,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("program", PROGRAMS, ids=[f"{program.code}-{program.name}" for program in PROGRAMS])
 def test_program(program: Program) -> None:
     """After the fix a program does what it did, or what the reference does."""
-    unsafe = program.code in ("TM208", "TM211", "TM401")
-    after = result(fixed(program.source, program.code, unsafe))
+    after = result(fixed(program.source, program.code, Safety.UNSAFE if program.code in UNSAFE else Safety.SAFE))
     assert after == result(program.reference or program.source)
     assert len(after[0]) >= STEPS - 1
 
@@ -415,6 +415,7 @@ def test_fixture(code: str) -> None:
     """The fixed program of a fixture runs, and gives what the bad one gives, or what the program that was mended by hand does."""
     folder = next(FIXTURES.glob(f"{code}-*"))
     bad, by_hand = ((folder / f"{name}.py").read_text(encoding="utf-8") for name in ("bad", "fixed"))
-    unsafe = code in ("TM208", "TM211", "TM401")
-    after = run(fixed(bad, code, unsafe))["main"](STEPS, "cpu")
-    assert after == run(by_hand if unsafe else bad)["main"](STEPS, "cpu")
+    # What TM205's fixture keeps in a list would be left without its graph: that fix is unsafe, though nobody back-propagates there.
+    classes = {"TM205": (Safety.SAFE, Safety.UNSAFE)}.get(code, (Safety.UNSAFE if code in UNSAFE else Safety.SAFE,))
+    after = run(fixed(bad, code, *classes))["main"](STEPS, "cpu")
+    assert after == run(by_hand if code in UNSAFE else bad)["main"](STEPS, "cpu")

@@ -157,6 +157,13 @@ def test_a_page_shows_what_was_measured_on_each_device(monkeypatch: pytest.Monke
     assert text.endswith("\n\n## Example\n\nx")
     assert "on Some GPU 9000, PyTorch 9.9" in text
     assert text.count("grew \\| by 10") == 2
+    assert text.count("*grows*: ") == 1
+    assert "*host*" not in text
+
+
+def test_every_effect_that_was_measured_is_explained() -> None:
+    measured = {row.effect for table in tables().values() for rows in table.rules.values() for row in rows}
+    assert measured <= pages.EFFECTS.keys()
 
 
 @pytest.mark.parametrize("reference", ["drift.fixed_peak", "drift.reason", "drift.no_such", "no_such.bad_peak"])

@@ -19,6 +19,14 @@ QUOTED = "virtual"  # exact, and the same on every machine
 UNKNOWN = "(not measured)"
 BEFORE = "\n## Example\n"  # the section stands there, after why the rule matters
 NAMES = {"virtual": "the stand-in device", "cuda": "a CUDA device"}
+EFFECTS = {
+    "grows": "more live bytes with every beat",
+    "host": "more autograd nodes in host memory with every beat",
+    "peak": "a higher most of live bytes",
+    "gradients": "steps use other gradients than those of the fixed program",
+    "results": "the program ends with other values",
+    "time": "the same takes longer",
+}
 
 
 def quoted(code: str, case: str, figure: str) -> str | None:
@@ -53,6 +61,14 @@ def _section(code: str) -> Iterator[str]:
     for table in known:
         yield from ("", _title(table), "")
         yield from _rows(table.rules[code])
+    if known:
+        yield from ("", _legend({row.effect for table in known for row in table.rules[code]}))
+
+
+def _legend(effects: set[str]) -> str:
+    """What the words of the tables mean."""
+    meanings = "; ".join(f"*{effect}*: {meaning}" for effect, meaning in EFFECTS.items() if effect in effects)
+    return f"A beat is a step of an optimizer, or a forward where there are no steps. Effects: {meanings}."
 
 
 def _title(table: Table) -> str:
