@@ -63,6 +63,8 @@ def parse(text: str) -> ast.Module:
     Raises:
         SourceError: it is not valid Python for the running interpreter, or nested too deeply for it.
     """
+    if text.startswith("\ufeff"):  # a second mark, which Python does not take off a file, but off a string
+        raise SourceError("syntax error: invalid non-printable character U+FEFF", 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -20,10 +20,11 @@ from tests.running import REPOSITORY
 
 DONE = re.compile(rb"^#(\d+)\s", re.MULTILINE)
 EDGES = re.compile(rb"cov: (\d+)")
+SEEDS = 40  # all of them are run before the first mutant is
 FAILS = "-artifact_prefix="
 
 
-def led(texts: Iterable[str], minutes: float, seed: int, limit: float, judged: Callable[[bytes], None]) -> tuple[int, str]:
+def led(texts: Sequence[str], minutes: float, seed: int, limit: float, judged: Callable[[bytes], None]) -> tuple[int, str]:
     """Fuzz for some minutes.
 
     Args:
@@ -41,7 +42,7 @@ def led(texts: Iterable[str], minutes: float, seed: int, limit: float, judged: C
         corpus, failed = Path(name, "corpus"), Path(name, "failed")
         corpus.mkdir()
         failed.mkdir()
-        for number, text in enumerate(texts):
+        for number, text in enumerate(Random(seed).sample(texts, min(SEEDS, len(texts)))):
             (corpus / str(number)).write_bytes(text.encode())
         while time.monotonic() < end:
             options = [

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -26,16 +27,24 @@ MEMORY = 4 << 30
 FRAME = re.compile(rf'File "{re.escape(PACKAGE)}([^"]*)", line \d+ in (\w+)')
 
 
+Ask = Callable[[bytes, Callable[[], None]], Problem | None]
+
+
 class Judge:
     """Asks of one input after the other, each in the same process as long as that lives.
+
+    Args:
+        limit: seconds of processor time for each piece of work.
+        ask: what is asked there.
 
     Attributes:
         seconds: of processor time that all of them took.
     """
 
-    def __init__(self, limit: float = SECONDS) -> None:
+    def __init__(self, limit: float = SECONDS, ask: Ask = problem) -> None:
         self.seconds = 0.0
         self._limit = limit
+        self._ask = ask
         self._context = multiprocessing.get_context("spawn")
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
@@ -52,7 +61,7 @@ class Judge:
         """What is wrong with this input."""
         if self._process is None:
             mine, other = self._context.Pipe()
-            self._process = self._context.Process(target=_serve, args=(other, str(self._said), self._limit), daemon=True)
+            self._process = self._context.Process(target=_serve, args=(other, str(self._said), self._limit, self._ask), daemon=True)
             self._process.start()
             other.close()
             self._pipe = mine
@@ -88,7 +97,7 @@ class Judge:
         self._process = self._pipe = None
 
 
-def _serve(pipe: Connection, said: str, limit: float) -> None:
+def _serve(pipe: Connection, said: str, limit: float, ask: Ask) -> None:
     """Answer until nobody asks any more. The timer's signal ends the process, after it has written down where it was."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -106,6 +115,6 @@ def _serve(pipe: Connection, said: str, limit: float) -> None:
             file.seek(0)
             file.truncate()
             begin = time.process_time()
-            found = problem(data, lambda: signal.setitimer(signal.ITIMER_PROF, limit))  # type: ignore[arg-type]
+            found = ask(data, lambda: signal.setitimer(signal.ITIMER_PROF, limit))  # type: ignore[arg-type]
             signal.setitimer(signal.ITIMER_PROF, 0)
             pipe.send((found, time.process_time() - begin))

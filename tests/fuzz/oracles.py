@@ -70,7 +70,7 @@ def _hold(data: bytes, step: Callable[[], None]) -> None:
     step()
     try:
         text = decode(data)
-        found = _check(text)
+        found = _check(data)
     except SourceError:
         _is_refused(data)
         return
