@@ -25,7 +25,7 @@ from tests.fuzz.mutations import Mutator, is_python
 from tests.fuzz.oracles import Problem, problem
 from tests.samples import LEAK_LINE, LEAKY, UNCLEARED
 
-KEPT = sorted((Path(__file__).parent / "data" / "crashes").glob("*.py"))
+KEPT = sorted((Path(__file__).parent / "data" / "crashes").glob("*.txt"))
 MUTANTS, PROGRAMS = 12, 4
 
 
