@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from flake8_torchmem.ownnames import NONE, SPELLINGS, OwnNames, refused
 from flake8_torchmem.rules import rule_codes
-from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
+from flake8_torchmem.rules.internal import INTERNAL_RULES, internal_error, unreadable_file
 
 if TYPE_CHECKING:
     from flake8.options.manager import OptionManager
@@ -75,7 +75,7 @@ class TorchMemPlugin:
 
     def run(self) -> Iterator[tuple[int, int, str, type[TorchMemPlugin]]]:
         """Yield line, 0-based column and text of each finding."""
-        if self.codes - {INTERNAL_ERROR.code}:
+        if self.codes - INTERNAL_RULES.keys():
             for finding in self._findings():
                 yield finding.span.line, finding.span.column - 1, f"{finding.code} [{finding.name}] {finding.message}", type(self)
 
@@ -86,6 +86,10 @@ class TorchMemPlugin:
 
             return check_text("".join(self.lines), self.filename, self.codes, self.tree, self._project(), own=self.own)
         except Exception as error:  # noqa: BLE001
+            from flake8_torchmem.source import SourceError
+
+            if isinstance(error, SourceError):  # of what Python cannot read flake8 has told; of what libcst cannot, it knows nothing
+                return [unreadable_file(self.filename, str(error), error.line)]
             return [internal_error(self.filename, error)]
 
     @classmethod
@@ -128,7 +132,7 @@ def _reported_codes(options: argparse.Namespace) -> frozenset[str]:
 
     flake8 offers no public way to ask. Should its internals change, all rules run and flake8 filters, only slower.
     """
-    codes = rule_codes() | {INTERNAL_ERROR.code}
+    codes = rule_codes() | INTERNAL_RULES.keys()
     try:
         from flake8.style_guide import Decision, DecisionEngine
 

@@ -17,7 +17,7 @@ from flake8_torchmem.model import Finding, Mention, Span
 from flake8_torchmem.ownnames import NONE, OwnNames
 from flake8_torchmem.rules import rule_codes, rule_module
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
-from flake8_torchmem.source import Slices, parse
+from flake8_torchmem.source import Slices, SourceError, parse
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -48,7 +48,7 @@ def check_text(
         own: names for what PyTorch does.
 
     Raises:
-        SourceError: `tree` is None and the text is no valid Python.
+        SourceError: `tree` is None and the text is no valid Python; or the installed libcst does not know its syntax.
     """
     if tree is None:
         tree = parse(text)
@@ -60,6 +60,8 @@ def check_text(
             return []
         with collector_paused():
             return sorted(_check(text, path, codes, selection, project, whole, own), key=lambda f: (f.span, f.code))
+    except SourceError:
+        raise
     except Exception as error:  # noqa: BLE001 - one file must never end the run
         return [internal_error(path, error)] if INTERNAL_ERROR.code in codes else []
 
