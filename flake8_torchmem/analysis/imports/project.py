@@ -10,10 +10,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.imports.disk import MARKERS, Disk, Trace
 from flake8_torchmem.analysis.imports.outline import Outline, outline
+
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis import ir
 
 MAX_HOPS = 8
 MAX_KEPT = 1_000
