@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
@@ -16,6 +17,7 @@ from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WI
 from flake8_torchmem.analysis.units import Unit, declares_option, first_line, units_of
 from flake8_torchmem.lazy import regex
 from flake8_torchmem.ownnames import NONE, OwnNames
+from flake8_torchmem.readable import readable
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
@@ -26,9 +28,6 @@ MAX_METHOD = 12_000
 MAX_CALL = 1_000
 MAX_HELPER = 400
 MAX_CLASS_LINES = 250
-MAX_DEPTH = 120
-# `a + a + ...` nests to the left only, which costs less.
-CHAIN = 1_000
 
 CORE = regex(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b")
 CORE_WORDS = ("backward", "empty_cache")
@@ -107,7 +106,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
-    chosen = {unit for unit in chosen if _shallow(unit)}
+    chosen = set(_readable(chosen, text))
     return _selection(tree, [unit for unit in units if unit in chosen], own, *imports(tree)) if chosen else None
 
 
@@ -123,7 +122,7 @@ def everything(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames
     if select(text, tree, codes, own) is None:
         return None
     chosen = (unit for unit in units_of(tree, text, own) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
-    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _shallow(unit)], own, *imports(tree), trimmed=False)
+    return _selection(tree, _readable((unit for unit in chosen if len(unit.text) < MAX_UNIT), text), own, *imports(tree), trimmed=False)
 
 
 def matching(text: str, tree: ast.Module, pattern: re.Pattern[str], own: OwnNames) -> Selection:
@@ -135,7 +134,7 @@ def matching(text: str, tree: ast.Module, pattern: re.Pattern[str], own: OwnName
         pattern: searched in the text of each.
         own: names that are read as PyTorch's; the pattern is not of them.
     """
-    units = [unit for unit in units_of(tree, text, NONE) if pattern.search(unit.text) and _shallow(unit)]
+    units = _readable((unit for unit in units_of(tree, text, NONE) if pattern.search(unit.text)), text)
     return _selection(tree, units, own, *imports(tree))
 
 
@@ -150,7 +149,7 @@ def whole(text: str, tree: ast.Module, names: dict[str, str], own: OwnNames) -> 
     """
     units = list(units_of(tree, text, own))
     detaching = {unit.cls for unit in units if unit.cls is not None and DETACHES.search(unit.text)}
-    return _selection(tree, [unit for unit in units if _is_looked_at(unit, detaching) and _shallow(unit)], own, names, {})
+    return _selection(tree, _readable((unit for unit in units if _is_looked_at(unit, detaching)), text), own, names, {})
 
 
 def _is_looked_at(unit: Unit, detaching: set[ast.ClassDef]) -> bool:
@@ -329,33 +328,14 @@ def _number(node: ast.stmt) -> str | None:
     return target.id if isinstance(target, ast.Name) else None
 
 
-def _shallow(unit: Unit) -> bool:
-    """Whether no expression is nested deeply: libcst takes quadratic time on those, and crashes on more.
-
-    A level takes at least two characters, so what is short cannot be deep.
-    """
-    statements: list[ast.AST] = [unit.node, *unit.rest]
-    while statements:
-        for child in ast.iter_child_nodes(statements.pop()):
-            if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
-                statements.append(child)
-            elif isinstance(child, ast.expr) and _is_long(child) and _too_deep(child):
-                return False
-    return True
+def _readable(units: Iterable[Unit], text: str) -> list[Unit]:
+    """Those that libcst can be given, with the heads of their classes."""
+    lines = text.split("\n")
+    return [unit for unit in units if readable((unit.node, *unit.rest, *_head(unit.cls)), lines)]
 
 
-def _is_long(node: ast.expr) -> bool:
-    return node.end_lineno != node.lineno or (node.end_col_offset or 0) - node.col_offset > MAX_DEPTH
-
-
-def _too_deep(expression: ast.expr) -> bool:
-    pending: list[tuple[ast.AST, int]] = [(expression, 0)]
-    while pending:
-        current, depth = pending.pop()
-        if depth > (CHAIN if isinstance(current, ast.BinOp) else MAX_DEPTH):
-            return True
-        pending.extend((child, depth + 1) for child in ast.iter_child_nodes(current))
-    return False
+def _head(cls: ast.ClassDef | None) -> tuple[ast.AST, ...]:
+    return () if cls is None else (*cls.decorator_list, *cls.bases, *cls.keywords)
 
 
 def _selection(

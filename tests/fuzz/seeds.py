@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from flake8_torchmem.analysis.gate import candidate
 from flake8_torchmem.source import SourceError, decode
+from flake8_torchmem.words import candidate
 from tests.cases import load
 from tests.running import REPOSITORY
 
