@@ -1,10 +1,10 @@
 """Fuzz the analyzer and the fixes for some minutes, make what fails short, and keep it.
 
-    python -m tests.fuzz [--by mutations|programs|coverage|bugs] [--minutes 10] [--seed 0] [--keep FOLDER] [DIR ...]
+    python -m tests.fuzz [--by mutations|programs|coverage|bugs|extremes] [--minutes 10] [--seed 0] [--keep FOLDER] [DIR ...]
 
 `mutations` mangles the project's own fixtures and cases and the files below DIR that may train; `programs` takes what hypothesmith
 makes of Python's grammar; `coverage` mangles as well, and goes on with what reaches new code (atheris); `bugs` seeds bugs into the files
-below DIR, so that there is much to mend. Exit code 1 when something failed.
+below DIR, so that there is much to mend; `extremes` are deep, long or wide. Exit code 1 when something failed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks.recall import sample
 from tests.benchmarks.seeding.operators import OPERATORS
 from tests.fuzz import seeds
+from tests.fuzz.extremes import programs
 from tests.fuzz.judge import SECONDS, Judge
 from tests.fuzz.minimise import minimised
 from tests.fuzz.mutations import Mutator
@@ -35,7 +36,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folders", nargs="*", metavar="DIR", help="folders of Python to begin with")
     arguments.add_argument(
-        "--by", choices=("mutations", "programs", "coverage", "bugs"), default="mutations", help="(default: %(default)s)"
+        "--by", choices=("mutations", "programs", "coverage", "bugs", "extremes"), default="mutations", help="(default: %(default)s)"
     )
     arguments.add_argument("--minutes", type=float, default=10, help="on the clock (default: %(default)s)")
     arguments.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
@@ -69,6 +70,8 @@ def _inputs(options: argparse.Namespace) -> Iterator[bytes]:
         from tests.fuzz.generated import generated
 
         return generated(options.seed)
+    if options.by == "extremes":
+        return (text.encode() for _, text in programs())
     if options.by == "bugs":
         return (one.text.encode() for one in sample(options.folders, frozenset(OPERATORS), 0, options.seed))
     mutator = Mutator([*seeds.own(), *seeds.of_folders(options.folders)], Random(options.seed))
