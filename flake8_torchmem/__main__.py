@@ -7,7 +7,7 @@ import sys
 if not getattr(sys.flags, "safe_path", False) and sys.path[0] != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
     del sys.path[0]
 
-from flake8_torchmem.cli import main  # noqa: E402
+from flake8_torchmem.cli import main
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 from flake8_torchmem.model import FileError
-from flake8_torchmem.patterns import Patterns
+from flake8_torchmem.patterns import Patterns, compiled
 from flake8_torchmem.reach import is_within, read_regular, top_of
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
 
@@ -246,19 +246,15 @@ class _Ignores:
 
 def _spec(patterns: list[str]) -> GitIgnoreSpec:
     """Parse ignore patterns, without those that git would ignore as malformed."""
-    from pathspec import GitIgnoreSpec
-
     try:
-        return GitIgnoreSpec.from_lines(patterns)
+        return compiled(patterns)
     except ValueError:
-        return GitIgnoreSpec.from_lines([pattern for pattern in patterns if _is_pattern(pattern)])
+        return compiled([pattern for pattern in patterns if _is_pattern(pattern)])
 
 
 def _is_pattern(pattern: str) -> bool:
-    from pathspec import GitIgnoreSpec
-
     try:
-        GitIgnoreSpec.from_lines([pattern])
+        compiled([pattern])
     except ValueError:
         return False
     return True

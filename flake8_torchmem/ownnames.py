@@ -21,6 +21,9 @@ SPELLINGS = {
 }
 
 
+MOST = 200  # of a kind
+
+
 @dataclass(frozen=True)
 class OwnNames:
     """Names by what they do. A bare name (`wipe`) also means methods; a dotted one is how a file imports it, from any package on.
@@ -79,5 +82,7 @@ NONE = OwnNames()
 
 def refused(names: tuple[str, ...]) -> str:
     """What is wrong with names, in words; empty if nothing is."""
+    if len(names) > MOST:
+        return f"these are {len(names):,} names; {MOST} are looked for in every text"
     wrong = (name for name in names if not all(part.isidentifier() for part in name.split(".")))
     return next((f"{name!r} is no name like 'clear_gradients' or 'package.module.clear_gradients'" for name in wrong), "")

@@ -143,9 +143,12 @@ def _users_cache() -> str | None:
 
 def _may_be_shipped(folder: str) -> bool:
     """Whether a repository may have brought the cache along, or leads it elsewhere: it would be told what is found."""
-    from flake8_torchmem.cache.store import FILE
     from flake8_torchmem.reach import brings_along, leads_out
 
+    try:
+        from flake8_torchmem.cache.store import FILE
+    except ImportError:  # Python can be built without SQLite: there will be no cache
+        return False
     return leads_out(os.path.join(folder, FILE)) or brings_along(folder, FILE)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from flake8_torchmem.reach import read_regular
 from flake8_torchmem.source import SourceError, decode
 
 MARKERS = frozenset({".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg"})
@@ -153,9 +154,8 @@ class Disk:
             data = b""
             if path in self.unsaved:
                 data = self.unsaved[path].encode("utf-8")
-            elif self._is_inside(path, root) and os.path.getsize(path) <= MAX_FILE:
-                with open(path, "rb") as file:
-                    data = file.read()
+            elif self._is_inside(path, root):
+                data = read_regular(path, MAX_FILE)
         except (OSError, ValueError):
             data = b""
         if self.digesting:

@@ -40,7 +40,8 @@ class Importers:
         """
         pending = deque((function, self._path(function.file), 0) for function in dict.fromkeys(functions))
         asked: set[tuple[str, str]] = set()
-        while pending:
+        self.project.take_time()
+        while pending and not self.project.is_late():
             function, path, depth = pending.popleft()
             if depth >= MAX_DEPTH or function.name == "<module>" or (path, function.name) in asked:
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -67,7 +66,7 @@ class Linker:
         self.done: set[str] = set()
         self.left = project.limits.definitions
         self.characters = project.limits.characters
-        self.deadline = time.monotonic() + project.limits.seconds
+        project.take_time()
 
     def link(self, bases: dict[str, tuple[str, ...]]) -> Linked:
         """Add what the file calls and derives from, and what that calls, to the limits of the project.
@@ -83,8 +82,7 @@ class Linker:
             if name in self.done or depth >= self.project.limits.depth:
                 continue
             self.done.add(name)
-            if time.monotonic() > self.deadline:
-                self.project.disk.trace.repeatable = False
+            if self.project.is_late():
                 break
             pending.extend((further, depth + 1) for further in self._add(name))
         return self.linked

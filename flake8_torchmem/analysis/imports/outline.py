@@ -19,7 +19,7 @@ STARTS = re.compile(r"^[A-Za-z_@]", re.M)
 CONTINUES = re.compile(r"(?:else|elif|except|finally)\b")
 DEFINES = re.compile(r"^(?:async\s+)?(?:def|class)\s+(\w+)", re.M)
 SUITES = ("body", "orelse", "handlers", "finalbody", "cases")
-IMPORTS = re.compile(r"^\s*(?:from\s+[\w.]+\s+import|import)\b", re.M)
+IMPORTS = re.compile(r"^[^\S\n]*(?:from\s+[\w.]+\s+import|import)\b", re.M)
 
 
 @dataclass

@@ -6,16 +6,21 @@ A definition has one name in the project, however an importer spells it: `src.pk
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.imports.disk import MARKERS, Disk, Trace
 from flake8_torchmem.analysis.imports.outline import Outline, outline
 
 MAX_HOPS = 8
+MAX_STARS = 100  # of a module that are looked into for a name
+MAX_CLIMB = 40  # folders upwards in which an absolute import is looked for
 MAX_KEPT = 1_000
 
 
@@ -69,11 +74,13 @@ class Project:
         limits: for each checked file.
         top: the project's folder; empty to look for one around each file.
         disk: what was read, and what was asked for it.
+        until: the moment after which no further file is read for the one that is being checked.
     """
 
     limits: Limits = field(default_factory=Limits)
     top: str = ""
     disk: Disk = field(init=False)
+    until: float = math.inf
     _outlines: dict[tuple[str, str], tuple[Outline | None, Trace]] = field(default_factory=dict)
     _kept: int = 0
     _roots: dict[str, str] = field(default_factory=dict)
@@ -81,6 +88,16 @@ class Project:
 
     def __post_init__(self) -> None:
         self.disk = Disk(self.limits.searched)
+
+    def take_time(self) -> None:
+        """From now on count the seconds that may be spent on other files."""
+        self.until = time.monotonic() + self.limits.seconds
+
+    def is_late(self) -> bool:
+        """Whether these are over; what is found then may be another thing next time."""
+        late = time.monotonic() > self.until
+        self.disk.trace.repeatable &= not late
+        return late
 
     def definition(self, place: Place, read: Callable[[Place], Definition | None]) -> Definition | None:
         """A definition, read when it is first asked for."""
@@ -136,7 +153,9 @@ class Project:
         head = full.partition(".")[0]
         packaged = "__init__.py" in self.disk.names(folder)
         current = os.path.dirname(folder) if packaged and folder != root else folder
-        while current.startswith(root):
+        for _ in range(MAX_CLIMB):
+            if not current.startswith(root):
+                break
             if self._holds(current, head):
                 return _named(current, root, full)
             if current == root:
@@ -175,8 +194,9 @@ class Project:
 
     def _starred(self, outline: Outline, name: str, root: str) -> str | None:
         """The full name of something that `from module import *` brings in."""
-        for local, module in outline.imports.items():
-            found = self._file(f"{module}.{name}", root) if local.startswith("*") else None
+        stars = (module for local, module in outline.imports.items() if local.startswith("*"))
+        for module in islice(stars, MAX_STARS):
+            found = self._file(f"{module}.{name}", root)
             if found is not None and (name in found[0].definitions or name in found[0].imports):
                 return f"{module}.{name}"
         return None
@@ -201,6 +221,8 @@ class Project:
         """The outline of a file; None when it cannot be read, or is no part of the project after all."""
         key = (path, root)
         if key not in self._outlines:
+            if self.is_late():
+                return None
             if self._kept > self.limits.kept:
                 self._outlines.clear()
                 self._kept = 0
