@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from flake8_torchmem.analysis import gate, ir
-from flake8_torchmem.analysis.imports.project import Project
+from flake8_torchmem.analysis.imports.project import Allowance, Project
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.source import Slices, SourceError, parse
 
 MAX_DEPTH = 3
 MAX_CALLERS = 40
+MAX_ASKED = 200  # functions whose callers are looked for: each is a search through the project
 
 
 class Importers:
@@ -31,6 +32,7 @@ class Importers:
         self.project = project
         self.root = root
         self.left = MAX_CALLERS
+        self.allowance = Allowance(project.limits.read)
 
     def link(self, functions: Iterable[ir.Function]) -> bool:
         """Add the callers of functions in other files, and theirs; whether there are any.
@@ -40,8 +42,7 @@ class Importers:
         """
         pending = deque((function, self._path(function.file), 0) for function in dict.fromkeys(functions))
         asked: set[tuple[str, str]] = set()
-        self.project.take_time()
-        while pending and not self.project.is_late():
+        while pending and len(asked) < MAX_ASKED:
             function, path, depth = pending.popleft()
             if depth >= MAX_DEPTH or function.name == "<module>" or (path, function.name) in asked:
                 continue
@@ -74,8 +75,11 @@ class Importers:
         own = [(home, self.project.disk.text(home, self.root))] if inside else []
         others = ((path, text) for path, text in self.project.disk.texts(self.root, name, beside) if path != home and spoken.search(text))
         for path, text in chain(own, others):
-            if self.left <= 0 or not called.search(text):
+            if self.left <= 0 or self.allowance.left <= 0:
+                return
+            if not called.search(text):
                 continue
+            self.allowance.pay(len(text))
             program = self._lowered(path, text, called)
             for caller in program.all_functions() if program else ():
                 calls = [event.call for event in caller.events() if isinstance(event, ir.Invoke) and event.call.method == name]
