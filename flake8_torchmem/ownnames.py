@@ -12,7 +12,6 @@ from functools import cached_property
 
 from flake8_torchmem.words import SPELLINGS
 
-
 MOST = 200  # of a kind
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.words import SPELLINGS, candidate
 
 if TYPE_CHECKING:
-    import argparse
     import ast
     from collections.abc import Iterator
     from typing import ClassVar
