@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 
 REPOSITORIES = (".git", ".hg")
 MAX_INDEX_BYTES = 500_000_000
@@ -23,14 +24,15 @@ class NoFileError(OSError):
         super().__init__(22, "not a regular file")
 
 
-def top_of(folder: str) -> str:
+def top_of(folder: str, marks: Iterable[str] = REPOSITORIES) -> str:
     """The repository around a folder: the nearest folder upwards that has a `.git` or `.hg`; the folder itself if there is none.
 
     Args:
         folder: absolute. Links in it are taken as they are spelled: it is what lies around the link that counts.
+        marks: other names that are looked for.
     """
     current = folder
-    while not any(os.path.lexists(os.path.join(current, name)) for name in REPOSITORIES):
+    while not any(os.path.lexists(os.path.join(current, name)) for name in marks):
         parent = os.path.dirname(current)
         if parent == current:
             return folder
