@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 # What an encoding of source has to leave as it is. Some hide words (UTF-7), some take the square of the time (Punycode).
 _PLAIN = b"def step(self): # +AEE- \\x41 \\u0041"
-
-
 MANY_CHARACTERS = 1_000_000  # from which on it is counted what a text consists of
 MAX_PIECES = 1_200_000
 _PIECE = re.compile(r"\w+|[(\[{]")
+_PLACE = re.compile(r"parser error: error at (\d+):")
 
 
 class SourceError(Exception):
@@ -104,12 +103,26 @@ class Slices:
         self._positions: Positions | None = None
 
     def modules(self) -> Iterator[cst.Module]:
-        """Parsed slices; none is kept here, so that a large file needs no more memory than its largest part."""
+        """Parsed slices; none is kept here, so that a large file needs no more memory than its largest part.
+
+        Raises:
+            SourceError: the installed libcst does not know the syntax, which Python has read.
+        """
+        for ranges in self._selection.ranges:
+            yield self._parsed([line for first, end in ranges for line in range(first, end)])
+
+    def _parsed(self, numbers: list[int]) -> cst.Module:
+        """Some lines, by their numbers."""
         import libcst
 
-        for ranges in self._selection.ranges:
-            kept = (self._lines[line - 1] for first, end in ranges for line in range(first, end))
-            yield libcst.parse_module("\n".join(kept) + "\n")
+        try:
+            return libcst.parse_module("\n".join(self._lines[number - 1] for number in numbers) + "\n")
+        except libcst.ParserSyntaxError as error:
+            from importlib.metadata import version
+
+            said = _PLACE.match(error.message)  # its `raw_line` is one too many, but for the last line
+            line = numbers[min(int(said[1]), len(numbers)) - 1 if said else 0]
+            raise SourceError(f"Python can read this, but libcst {version('libcst')} cannot: a newer one may", line) from None
 
     def unread(self, pattern: str) -> bool:
         """Whether a pattern is found in lines that no slice holds."""

@@ -98,7 +98,10 @@ class Importers:
         outline = self.project.outline(path, self.root)
         own = outline.scope if outline is not None else {}
         names = own | self.project.names(path, self.root, selection.imports, selection.relative)
-        return lower(Slices(text, selection).modules(), ir.File(os.path.relpath(path, self.root), names, True, self.program.file.own))
+        try:
+            return lower(Slices(text, selection).modules(), ir.File(os.path.relpath(path, self.root), names, True, self.program.file.own))
+        except SourceError:
+            return None
 
 
 def _module(path: str) -> str:

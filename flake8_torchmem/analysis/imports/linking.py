@@ -15,7 +15,7 @@ from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.objects import annotated
 from flake8_torchmem.model import Span
 from flake8_torchmem.ownnames import OwnNames
-from flake8_torchmem.source import Slices
+from flake8_torchmem.source import Slices, SourceError
 
 # What a long function must speak of to change gradients, to detach tensors, or to guard; short ones are read in any case.
 SPEAKS = re.compile(r"backward|zero_grad|\.step\(|\.grad\b|no_grad|inference_mode|set_grad_enabled|detach\(|\.item\(")
@@ -142,7 +142,7 @@ class Linker:
 
 
 def read(place: Place, own: OwnNames) -> Definition | None:
-    """Parse and lower one definition; None when it cannot be parsed.
+    """Parse and lower one definition; None when Python or libcst cannot parse it.
 
     Args:
         place: where it is.
@@ -153,7 +153,10 @@ def read(place: Place, own: OwnNames) -> Definition | None:
     if tree is None:
         return None
     selection = gate.whole(outline.text, tree, outline.scope, own)
-    program = lower(Slices(outline.text, selection).modules(), ir.File(outline.shown, outline.scope, True, own))
+    try:
+        program = lower(Slices(outline.text, selection).modules(), ir.File(outline.shown, outline.scope, True, own))
+    except SourceError:
+        return None
     bases = {cls: tuple(torchapi.resolve(base, outline.scope) for base in names) for cls, names in selection.bases.items()}
     return Definition(program, bases, selection.guarded)
 
