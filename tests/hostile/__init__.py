@@ -172,13 +172,13 @@ def links(ground: Ground) -> None:
     for name, target in {
         "linked.py": outside / "helper.py",
         "secret_link.py": outside / "secret.py",
-        "passwd.py": "/etc/passwd",
-        "zero.py": "/dev/zero",
-        "loop_a.py": "loop_b.py",
-        "loop_b.py": "loop_a.py",
+        "passwd.py": Path("/etc/passwd"),
+        "zero.py": Path("/dev/zero"),
+        "loop_a.py": Path("loop_b.py"),
+        "loop_b.py": Path("loop_a.py"),
         "linked_folder": outside,
-        "round": ".",
-        "inside.py": "honest.py",
+        "round": Path(),
+        "inside.py": Path("honest.py"),
     }.items():
         (project / name).symlink_to(target)
     os.link(outside / "secret.py", project / "hard.py")
@@ -198,7 +198,7 @@ def links(ground: Ground) -> None:
 
 def notebook(source: str) -> str:
     """A notebook with one cell."""
-    cell = {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "execution_count": None}
+    cell: dict[str, object] = {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "execution_count": None}
     return json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
