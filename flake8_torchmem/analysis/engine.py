@@ -17,7 +17,7 @@ from flake8_torchmem.model import Finding, Mention, Span
 from flake8_torchmem.ownnames import NONE, OwnNames
 from flake8_torchmem.rules import rule_codes, rule_module
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
-from flake8_torchmem.source import Slices, parse
+from flake8_torchmem.source import Places, parse
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -79,16 +79,16 @@ def collector_paused() -> Iterator[None]:
 def _check(
     text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None, fixing: bool, own: OwnNames
 ) -> Iterator[Finding]:
-    """Findings of a file that passed the gate. What needs libcst is imported only here."""
+    """Findings of a file that passed the gate. What analyses it is imported only here."""
     from flake8_torchmem.analysis.facts import FileFacts
     from flake8_torchmem.analysis.imports.importers import Importers
     from flake8_torchmem.analysis.imports.linking import Linked, Linker
     from flake8_torchmem.analysis.lower import lower
 
-    slices = Slices(text, selection)
+    places = Places(text, selection.ranges)
     root = project.root(os.path.dirname(os.path.abspath(path))) if project else ""
     names = project.names(path, root, selection.imports, selection.relative) if project else selection.imports
-    program = lower(slices.modules(), ir.File(path, names, own=own))
+    program = lower(selection.body, ir.File(path, names, own=own))
     bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
     linker = Linker(program, project, root) if project else None
     linked = linker.link(bases) if linker else Linked()
@@ -109,7 +109,7 @@ def _check(
             found = [(code, replace(report, remedy=remedies.get(_key(code, report)))) for code, report in found]
             failure = failure or failed
         found = [(code, report) for code, report in found if _key(code, report) in sure]
-        yield from _findings(found, path, slices, linked)
+        yield from _findings(found, path, places, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure
     finally:
@@ -122,7 +122,7 @@ def _sure(found: list[tuple[str, Report]]) -> set[tuple[object, ...]]:
 
 
 def _key(code: str, report: Report) -> tuple[object, ...]:
-    return code, report.site.mark, report.site.rank
+    return code, report.site.mark, report.site.node
 
 
 def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
@@ -150,27 +150,27 @@ def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[s
     return [report for code in sorted(codes & rule_codes()) for report in reports(code)], failures[0] if failures else None
 
 
-def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked: Linked) -> Iterator[Finding]:
+def _findings(found: list[tuple[str, Report]], path: str, here: Places, linked: Linked) -> Iterator[Finding]:
     """Reports with their places, each place once per rule."""
     seen: set[tuple[str, Span]] = set()
     for code, report in found:
-        span = slices.locate(report.site) or Span(1, 1, 1, 1)
+        span = here.locate(report.site) or Span(1, 1, 1, 1)
         if (code, span) in seen:
             continue
         seen.add((code, span))
-        places = [(site, linked.locate(site) if site.file.linked else slices.locate(site)) for site in report.mentions]
+        places = [(site, linked.locate(site) if site.file.linked else here.locate(site)) for site in report.mentions]
         message = report.message.format(*(_line(*place) for place in places)) if places else report.message
         mentions = tuple(Mention(site.file.name if site.file.linked else "", place) for site, place in places if place is not None)
         rule = rule_module(code).RULE
-        remedy = _placed(report.remedy, slices) if report.remedy is not None else None
+        remedy = _placed(report.remedy, here) if report.remedy is not None else None
         yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy, mentions)
 
 
-def _placed(remedy: Remedy | NoRemedy, slices: Slices) -> Remedy | NoRemedy:
+def _placed(remedy: Remedy | NoRemedy, here: Places) -> Remedy | NoRemedy:
     """A remedy with its places; linting has none, and never gets here."""
     from flake8_torchmem.remedies import Remedy, placed
 
-    return placed(remedy, slices.locate, slices.unread) if isinstance(remedy, Remedy) else remedy
+    return placed(remedy, here.locate, here.unread) if isinstance(remedy, Remedy) else remedy
 
 
 def _line(site: ir.Site, span: Span | None) -> str:

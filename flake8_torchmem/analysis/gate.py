@@ -1,4 +1,4 @@
-"""Which definitions of a file can matter: from the text and the ast alone, before libcst is imported.
+"""Which definitions of a file can matter: from the text and the syntax tree, before what analyses them is imported.
 
 The text is searched for bare words, never for spellings: `loss . backward ( )` is legal. What is kept is a superset of
 what the rules look at; a test holds every finding against it.
@@ -57,18 +57,18 @@ NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__",
 
 @dataclass
 class Selection:
-    """What is to be parsed by libcst.
+    """What is to be lowered.
 
     Attributes:
-        ranges: for each slice its line ranges [first, end), 1-based.
-        body: the ast statement of each slice; a class holds one method.
+        ranges: the lines [first, end) that it is on, 1-based.
+        body: its statements, those of the module before definitions; each method is in a class of its own.
         imports: local name to full dotted name, of the whole file.
         relative: imports that begin with dots: how many, and what follows.
         bases: base names of every top-level class, as written.
         guarded: top-level classes whose calls run without gradients by themselves.
     """
 
-    ranges: list[list[tuple[int, int]]]
+    ranges: list[tuple[int, int]]
     body: list[ast.stmt]
     imports: dict[str, str]
     bases: dict[str, tuple[str, ...]]
@@ -370,18 +370,18 @@ def _selection(
     relative: dict[str, tuple[int, str]],
     trimmed: bool = True,
 ) -> Selection:
-    """The chosen units as slices: statements of the module body first, then functions, and methods under their class's header."""
-    ranges: list[list[tuple[int, int]]] = []
+    """The chosen units: statements of the module body first, then functions, and methods under their class's header."""
+    ranges: list[tuple[int, int]] = []
     body: list[ast.stmt] = []
     for unit in sorted(units, key=lambda unit: bool(unit.name)):
-        node, lines = unit.slice() if trimmed else (unit.node, [(unit.first, unit.end)])
+        node = unit.trimmed() if trimmed else unit.node
+        ranges.append((unit.first, unit.end))
         if unit.cls is None:
             body += [node, *unit.rest]
-            ranges.append(lines)
             continue
         header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[node], decorator_list=[])
         body.append(ast.copy_location(header, unit.cls))
-        ranges.append([(first_line(unit.cls), first_line(unit.cls.body[0])), *lines])
+        ranges.append((first_line(unit.cls), first_line(unit.cls.body[0])))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     bases = {cls.name: tuple(map(ast.unparse, cls.bases)) for cls in classes}
     guarded = frozenset(cls.name for cls in classes if any(_is_guarded_call(node, own) for node in cls.body))

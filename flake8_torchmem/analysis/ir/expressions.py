@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -39,20 +40,25 @@ class File:
 
 @dataclass(eq=False, slots=True)
 class Mark:
-    """A statement by its number in the order of lowering, and how many calls and comprehensions it holds."""
+    """A statement by its number in the order of lowering, and its syntax; the module body has none."""
 
     number: int
     file: File
-    expressions: int = 0
+    node: ast.stmt | None = None
+
+    @property
+    def first(self) -> Mark:
+        """The first statement of its suite, which has the next number; itself where it has none."""
+        suite = getattr(self.node, "body", None)
+        return Mark(self.number + 1, self.file, suite[0]) if isinstance(suite, list) else self
 
 
 @dataclass(eq=False, slots=True)
 class Site:
-    """A statement, or the call, comprehension or decorator of this rank in it. `source` finds the place, only when it is reported."""
+    """A statement, or a call, comprehension or decorator in it. `source` tells the place, only when it is reported."""
 
     mark: Mark
-    rank: int | None = None
-    decorator: bool = False
+    node: ast.expr | None = None
 
     @property
     def file(self) -> File:

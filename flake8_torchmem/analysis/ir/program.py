@@ -69,7 +69,7 @@ class Function:
 
     def decorator(self, index: int) -> Site:
         """Where its decorator of this index stands, to be reported."""
-        return Site(self.mark, index, decorator=True)
+        return Site(self.mark, self.mark.node.decorator_list[index])  # type: ignore[union-attr]
 
     def events(self) -> Iterator[Event]:
         """All events in source order; those of one statement in evaluation order, what a loop does after each turn behind its body."""
