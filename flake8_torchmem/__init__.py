@@ -1,23 +1,31 @@
 """Finds where PyTorch training code loses memory or corrupts its accumulated gradients.
 
-`check_source` and `fix_source` are the whole library interface. Importing this package costs nothing but its data types: the
-engine is imported by the first check, and libcst only by what mends.
+`check_source` and `fix_source` are the whole library interface. Importing this package costs nothing: the engine is imported by the
+first check, and libcst only by what mends.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.model import Finding
-
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.imports.project import Project
     from flake8_torchmem.fixes import Outcome
+    from flake8_torchmem.model import Finding
     from flake8_torchmem.settings import Settings
 
 __all__ = ["Finding", "__version__", "check_source", "fix_source"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`Finding`, imported when it is asked for."""
+    if name == "Finding":
+        from flake8_torchmem.model import Finding
+
+        return Finding
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def check_source(

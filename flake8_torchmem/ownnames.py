@@ -10,15 +10,7 @@ import re
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-# What each kind of name is read as.
-SPELLINGS = {
-    "backward": "backward",
-    "step": "step",
-    "zero_grad": "zero_grad",
-    "detach": "detach",
-    "to_host": "item",
-    "no_grad": "no_grad",
-}
+from flake8_torchmem.words import SPELLINGS
 
 
 @dataclass(frozen=True)

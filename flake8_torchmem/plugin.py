@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import argparse
-import ast
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from flake8_torchmem.ownnames import NONE, SPELLINGS, OwnNames, refused
-from flake8_torchmem.rules import rule_codes
-from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
+from flake8_torchmem.words import SPELLINGS, candidate
 
 if TYPE_CHECKING:
+    import argparse
+    import ast
+    from collections.abc import Iterator
+    from typing import ClassVar
+
     from flake8.options.manager import OptionManager
 
     from flake8_torchmem.analysis.imports.project import Project
     from flake8_torchmem.model import Finding
+    from flake8_torchmem.ownnames import OwnNames
 
 # Codes of the rules that are off by default: reading them off the rules would import them all at flake8's start-up.
 DEFAULT_OFF: tuple[str, ...] = ("TM107", "TM109", "TM213", "TM215", "TM302", "TM303", "TM305", "TM306", "TM307", "TM402", "TM403")
+_INTERNAL = frozenset({"TM900"})
 
 
 class TorchMemPlugin:
-    """Checks one file that flake8 has parsed."""
+    """Checks one file that flake8 has parsed. What only files that may train need is imported with the first of them."""
 
-    codes: ClassVar[frozenset[str]] = frozenset()
-    follow: ClassVar[bool] = False
+    options: ClassVar[argparse.Namespace | None] = None
     root: ClassVar[str] = ""
-    own: ClassVar[OwnNames] = NONE
-    project: ClassVar[Project | None] = None
+    own: ClassVar[OwnNames | None] = None
+    _codes: ClassVar[frozenset[str] | None] = None
+    _project: ClassVar[Project | None] = None
 
     def __init__(self, tree: ast.Module, filename: str, lines: list[str]) -> None:
         self.tree = tree
@@ -67,35 +69,53 @@ class TorchMemPlugin:
     @classmethod
     def parse_options(cls, options: argparse.Namespace) -> None:
         """Remember what to run. flake8 calls this again in every worker process that does not inherit this one's memory."""
-        cls.codes = _reported_codes(options)
-        cls.follow = not getattr(options, "torchmem_no_imports", False)
+        cls.options = options
         cls.root = _folder(options)
         cls.own = _own_names(options)
-        cls.project = None
+        cls._codes = cls._project = None
 
     def run(self) -> Iterator[tuple[int, int, str, type[TorchMemPlugin]]]:
         """Yield line, 0-based column and text of each finding."""
-        if self.codes - {INTERNAL_ERROR.code}:
-            for finding in self._findings():
+        text = "".join(self.lines)
+        if candidate(text) or (self.own is not None and self.own.spoken(text)):
+            for finding in self._findings(text):
                 yield finding.span.line, finding.span.column - 1, f"{finding.code} [{finding.name}] {finding.message}", type(self)
 
-    def _findings(self) -> list[Finding]:
+    def _findings(self, text: str) -> list[Finding]:
         """An exception would abort flake8's whole run without naming the file: it becomes a finding of this one."""
+        codes = self.codes()
+        if not codes - _INTERNAL:
+            return []
         try:
-            from flake8_torchmem.analysis.engine import check_text
+            from flake8_torchmem.analysis.gate import select
+            from flake8_torchmem.ownnames import NONE
 
-            return check_text("".join(self.lines), self.filename, self.codes, self.tree, self._project(), own=self.own)
+            selection = select(text, self.tree, codes, self.own or NONE)
+            if selection is None:
+                return []
+            from flake8_torchmem.analysis.engine import check_selection
+
+            return check_selection(text, self.filename, codes, selection, self.project(), own=self.own or NONE)
         except Exception as error:  # noqa: BLE001
+            from flake8_torchmem.rules.internal import internal_error
+
             return [internal_error(self.filename, error)]
 
     @classmethod
-    def _project(cls) -> Project | None:
+    def codes(cls) -> frozenset[str]:
+        """The codes that flake8 would report."""
+        if cls._codes is None:
+            cls._codes = _reported_codes(cls.options)
+        return cls._codes
+
+    @classmethod
+    def project(cls) -> Project | None:
         """One for all files of a process: what several of them import is read once."""
-        if cls.follow and cls.project is None:
+        if cls._project is None and not getattr(cls.options, "torchmem_no_imports", False):
             from flake8_torchmem.analysis.imports.project import FLAKE8_LIMITS, Project
 
-            cls.project = Project(FLAKE8_LIMITS, cls.root)
-        return cls.project
+            cls._project = Project(FLAKE8_LIMITS, cls.root)
+        return cls._project
 
 
 def _folder(options: argparse.Namespace) -> str:
@@ -106,13 +126,17 @@ def _folder(options: argparse.Namespace) -> str:
     return os.path.abspath(given) if given else ""
 
 
-def _own_names(options: argparse.Namespace) -> OwnNames:
+def _own_names(options: argparse.Namespace) -> OwnNames | None:
     """What the options say of names, by what they are read as."""
     given = {kind: tuple(getattr(options, f"torchmem_{kind}", ())) for kind in SPELLINGS}
+    if not any(given.values()):
+        return None
+    from flake8_torchmem.ownnames import OwnNames, refused
+
     for kind, names in given.items():
         if cause := refused(names):
             raise _critical(kind.replace("_", "-"), cause)
-    return OwnNames(**given) if any(given.values()) else NONE
+    return OwnNames(**given)
 
 
 def _critical(option: str, cause: str) -> Exception:
@@ -123,12 +147,14 @@ def _critical(option: str, cause: str) -> Exception:
     return error
 
 
-def _reported_codes(options: argparse.Namespace) -> frozenset[str]:
+def _reported_codes(options: argparse.Namespace | None) -> frozenset[str]:
     """The codes that flake8 would report: it filters only what has been found, so the work is saved here.
 
     flake8 offers no public way to ask. Should its internals change, all rules run and flake8 filters, only slower.
     """
-    codes = rule_codes() | {INTERNAL_ERROR.code}
+    from flake8_torchmem.rules import rule_codes
+
+    codes = rule_codes() | _INTERNAL
     try:
         from flake8.style_guide import Decision, DecisionEngine
 

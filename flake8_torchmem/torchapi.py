@@ -9,57 +9,59 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-OPTIMIZER_NAME = re.compile(
+from flake8_torchmem.lazy import regex
+
+OPTIMIZER_NAME = regex(
     r"^(?:\w+_)?(?:adam|adamw|sgd|rmsprop|adagrad)(?:_[a-z0-9])?$|optim(?!ized|ization|ize_|ize$|al)|solver|(?:^|_)opts?(?:$|_|[A-Z0-9])|[a-z]Opt(?:$|_|[A-Z])"
 )
-OPTIMIZER_GROUP = re.compile(r"^(?:optims|optimizers|optimisers|opts)$")
-NOT_OPTIMIZER_NAME = re.compile(r"sched|_lr$|^lr_|option|config|cfg|args|params|steps?$|state|name|wd_|class|cls", re.I)
-ENGINE_NAME = re.compile(
+OPTIMIZER_GROUP = regex(r"^(?:optims|optimizers|optimisers|opts)$")
+NOT_OPTIMIZER_NAME = regex(r"sched|_lr$|^lr_|option|config|cfg|args|params|steps?$|state|name|wd_|class|cls", re.I)
+ENGINE_NAME = regex(
     r"^(?:self|super\(\)|accelerator|fabric|booster|strategy|runner|trainer|deepspeed|manager|plugin|precision)$|engine|accelerator|fabric"
 )
-SCHEDULER_NAME = re.compile(r"sched|(?:^|_)lr(?:$|_)|warmup|prof|env|sim|ema|annealer|tracker|decay|timer|pbar|bar$|logger|callback", re.I)
-MODULE_NAME = re.compile(
+SCHEDULER_NAME = regex(r"sched|(?:^|_)lr(?:$|_)|warmup|prof|env|sim|ema|annealer|tracker|decay|timer|pbar|bar$|logger|callback", re.I)
+MODULE_NAME = regex(
     r"^(?:ddp_|base_|raw_|my_|the_)?(?:model|net|network|criterion|loss_fn|loss_func|loss_function|encoder|decoder|backbone"
     r"|classifier|generator|discriminator|critic|actor|policy|unet|vae|policy_net|target_net|q_net|qnet|netG|netD|net_g|net_d"
     r"|[GD]|net_?[GD]_?\w{0,4}|generator_\w+|discriminator_\w+|model_(?!pred|input|output|arg|kwargs|config|name|path|dir|time)\w{1,12}|\w{1,12}_model|\w{1,12}_net|criterion_?\w{0,12}|\w{1,12}_criterion)$"
 )
 # What has functions of such names that are no modules: `writer.generator(...)`, `np.random.generator(...)`.
-HOLDS_NO_MODULES = re.compile(
+HOLDS_NO_MODULES = regex(
     r"writer|logger|parser|client|data|loader|tokenizer|random|rng|^np$|^os$|builder|factory|registry|utils?$|config", re.I
 )
-NOT_MODULE_NAME = re.compile(
+NOT_MODULE_NAME = regex(
     r"^(?:prepare|build|get|load|create|make|save|init|initialize|wrap|unwrap|set|update|eval|evaluate|test|train|fit|run|setup|restore|download|import"
     r"|export|convert|find|select|copy|clone|move|delete|remove|push|log|print|summarize|freeze|unfreeze|define|construct|instantiate|generate|define)_"
 )
 # Objects whose calls run without gradients by themselves: pipelines, exported and wrapped predictors.
-SELF_GUARDED = re.compile(
+SELF_GUARDED = regex(
     r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w*Pipeline\w*|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$"
 )
-CRITERION_NAME = re.compile(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
-LOSS_NAME = re.compile(
+CRITERION_NAME = regex(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
+LOSS_NAME = regex(
     r"(?:^|_)(?:loss(?:es)?|mse|mae|ce|bce|nll|kl|kld|l1|l2|recon|reconstruction|rec|reg|adv|perceptual|commit|aux|elbo|ppl_loss)(?:$|_|\d)"
     r"|loss|Loss|err[DG]$",
     re.I,
 )
-METRIC_NAME = re.compile(r"acc|accuracy|correct|count|num|prec|top[15k]|iou|f1|auc|n_|hits|id|len|lr|step|epoch|time|score", re.I)
-DATA_NAME = re.compile(
+METRIC_NAME = regex(r"acc|accuracy|correct|count|num|prec|top[15k]|iou|f1|auc|n_|hits|id|len|lr|step|epoch|time|score", re.I)
+DATA_NAME = regex(
     r"(?:loader|dataset|batch(?:es)?|iterator|train_set|test_set|val_set|prefetcher|samples|(?:^|_|train|test|val)(?:data|dl|iter|ds))s?(?:$|_|\d)"
     r"|tqdm|pbar|progress",
     re.I,
 )
-EPOCH_NAME = re.compile(r"epoch|fold|run|trial|seed|model|config|cfg|task|stage|phase|checkpoint|ckpt|rounds?$", re.I)
-EVAL_NAME = re.compile(
+EPOCH_NAME = regex(r"epoch|fold|run|trial|seed|model|config|cfg|task|stage|phase|checkpoint|ckpt|rounds?$", re.I)
+EVAL_NAME = regex(
     r"(?:^|_)(?:eval|evaluate|evaluation|evaluator|val|vali|valid|validate|validation|test|testing|predict|prediction|predictions|infer|inference"
     r"|extract|generate|sample|translate|embed)(?:$|_)"
 )
-BATCH_METHOD = re.compile(
+BATCH_METHOD = regex(
     r"^_?(?:train(?:ing)?_(?:step|batch|minibatch|iter|iteration)|training_step_end|train_step_single|fit_(?:batch|step)|train_on_batch"
     r"|train_one_(?:batch|step|iter)|optimize_parameters|compute_loss|handle_batch|process_batch|run_step|after_(?:train_iter|batch|loss|pred)"
     r"|on_\w*batch_(?:start|end)|\w*_batch_end)$"
 )
 EVALUATION_STEPS = frozenset({"validation_step", "test_step", "predict_step"})
 ENGINE_GUARDED = EVALUATION_STEPS | {"validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"}
-CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
+CHECKPOINT_NAME = regex(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
 CHECKPOINT_KEYS = frozenset(
     (
         "state_dict model optimizer model_state_dict optimizer_state_dict optimizer_state scheduler ema scaler lr_scheduler model_state"
@@ -68,21 +70,21 @@ CHECKPOINT_KEYS = frozenset(
 )
 
 NO_GRAD = frozenset({"no_grad", "inference_mode"})
-NO_GRAD_LIKE = re.compile(r"no_?grad|inference|eval_?mode|evaluating|eval_decorator|test_?mode|disable_grad|without_grad", re.I)
+NO_GRAD_LIKE = regex(r"no_?grad|inference|eval_?mode|evaluating|eval_decorator|test_?mode|disable_grad|without_grad", re.I)
 GRAD_SWITCH = "set_grad_enabled"
-CLEARS_BY_NAME = re.compile(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?grad|cleargrads|grads?_(?:zero|reset|clear)|^zero_$", re.I)
-HARMLESS_TO_GRADIENTS = re.compile(
+CLEARS_BY_NAME = regex(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?grad|cleargrads|grads?_(?:zero|reset|clear)|^zero_$", re.I)
+HARMLESS_TO_GRADIENTS = regex(
     r"(?:^|_)(?:lr|learning|rate|save|load|checkpoint|ckpt|log|logger|logging|eval|evaluate|valid|validate|val|test|clip|norm|ema|watch|print|state|dict|info|summary"
     r"|sched|scheduler|warmup|master|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
     r"|parallel|cuda|sync|mark|autocast|barrier|rank|accumulate|unwrap|gather|flops|profile|to|train|adjust|set|get|is|has|should|can|need|needs|must|check|ready|due|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
     re.I,
 )
-MAY_TOUCH_GRADIENTS = re.compile(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
+MAY_TOUCH_GRADIENTS = regex(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
 
-WORK_NAME = re.compile(r"(?:^|_)(?:train|fit|eval|evaluate|valid|validate|test|run|main_worker|learn|train_loop)(?:$|_)", re.I)
-REPORTS = re.compile(r"plot|vis|log|meter|stat|lr|ema|avg|average|progress|metric|print|bar|hist|board", re.I)
-MAY_TAKE_LOSS = re.compile(r"(?:^|_)(?:update|learn|step|train)(?:$|_)", re.I)
-TAKES_LOSS = re.compile(r"backward|backprop|optimi[sz]e|loss_scaler|reinforce|finish_episode", re.I)
+WORK_NAME = regex(r"(?:^|_)(?:train|fit|eval|evaluate|valid|validate|test|run|main_worker|learn|train_loop)(?:$|_)", re.I)
+REPORTS = regex(r"plot|vis|log|meter|stat|lr|ema|avg|average|progress|metric|print|bar|hist|board", re.I)
+MAY_TAKE_LOSS = regex(r"(?:^|_)(?:update|learn|step|train)(?:$|_)", re.I)
+TAKES_LOSS = regex(r"backward|backprop|optimi[sz]e|loss_scaler|reinforce|finish_episode", re.I)
 
 NUMBER_METHODS = frozenset(
     (
@@ -143,18 +145,18 @@ OF_TENSORS = frozenset(
 )
 OF_MODULES = frozenset("parameters named_parameters named_modules named_children state_dict named_buffers".split())
 GATHERS = frozenset({"gather", "gather_for_metrics"})
-LEARNER_NAME = re.compile(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
-DETACHES_BY_NAME = re.compile(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
+LEARNER_NAME = regex(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
+DETACHES_BY_NAME = regex(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
 PAIR_RESULT = frozenset(("max min topk sort kthvalue median mode cummax cummin").split())
 INDEX_FIELDS = frozenset({"indices"})
 MODULE_WRAPPERS = frozenset(
     {"DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FullyShardedDataParallel", "FSDP", "script"}
 )
-MODULE_FACTORY = re.compile(
+MODULE_FACTORY = regex(
     r"^(?:torch\.nn\.(?!functional|init|utils|parallel\.scatter)[\w.]*[A-Z]\w*$|torchvision\.models\.|timm\.create_model|monai\.networks\.)"
 )
-MODULE_BASE = re.compile(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
-OPTIMIZER_FACTORY = re.compile(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
+MODULE_BASE = regex(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
+OPTIMIZER_FACTORY = regex(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
 MODULE_TRANSPARENT = frozenset(("to cuda cpu half float double bfloat16 train eval requires_grad_ module share_memory").split())
 SAME_ELEMENTS = frozenset(("enumerate tqdm zip reversed sorted list tuple iter trange track islice chain cycle next").split())
 GROWING_METHODS = {"append": "append", "extend": "extend", "appendleft": "append", "insert": "append", "add": "add"}

@@ -10,8 +10,18 @@ from flake8_torchmem.analysis.engine import check_text
 from flake8_torchmem.analysis.imports.outline import outline
 from flake8_torchmem.analysis.imports.project import Limits, Project
 
-CODES = frozenset({"TM101", "TM201", "TM900"})
+CODES = frozenset({"TM101", "TM201", "TM205", "TM900"})
 STEP = "def step(model, x, optimizer):\n    model(x).sum().backward()\n    optimizer.step()\n"
+PREDICT = """import torch
+
+
+def predict(model, val_loader):
+    model.eval()
+    outputs = []
+    for inputs in val_loader:
+        outputs.append(model(inputs))
+    return outputs
+"""
 LOOP = """
 import torch
 
@@ -25,12 +35,19 @@ def main(model, loader):
 """
 
 
-def codes(folder: Path, files: dict[str, str], checked: str, limits: Limits | None = None) -> list[str]:
-    """Codes that are reported in one file of a project."""
+def write(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    project = Project(limits or Limits())
+
+
+def codes(folder: Path, files: dict[str, str], checked: str, limits: Limits | None = None) -> list[str]:
+    """Codes that are reported in one file of a project."""
+    write(folder, files)
+    return found_in(folder, files, checked, Project(limits or Limits()))
+
+
+def found_in(folder: Path, files: dict[str, str], checked: str, project: Project) -> list[str]:
     return [finding.code for finding in check_text(files[checked], str(folder / checked), CODES, project=project)]
 
 
@@ -68,13 +85,32 @@ def test_without_a_project_a_file_is_judged_alone() -> None:
 
 @pytest.mark.parametrize(
     "limits",
-    [Limits(depth=0), Limits(definitions=0), Limits(characters=10), Limits(seconds=-1.0)],
-    ids=["depth", "definitions", "characters", "seconds"],
+    [Limits(depth=0), Limits(definitions=0), Limits(characters=10), Limits(read=10)],
+    ids=["depth", "definitions", "characters", "read"],
 )
 def test_limits_end_the_search(limits: Limits, tmp_path: Path) -> None:
     files = {"pyproject.toml": "", "steps.py": STEP, "train.py": LOOP.format(imports="from steps import step", call="step")}
     assert codes(tmp_path, files, "train.py", limits) == []
     assert codes(tmp_path, files, "train.py") == ["TM101"]
+
+
+@pytest.mark.parametrize(("read", "found"), [(7_000, []), (20_000, ["TM101"])])
+@pytest.mark.parametrize("order", [["one.py", "two.py"], ["two.py", "one.py"]], ids=" ".join)
+def test_what_was_read_for_other_files_costs_as_much(order: list[str], read: int, found: list[str], tmp_path: Path) -> None:
+    """The file that re-exports takes all that may be read, whether it is read now or was kept."""
+    loop = LOOP.format(imports="from lib import step", call="step")
+    files = {"pyproject.toml": "", "lib.py": f"from steps import step\n{'# padding' * 1_000}\n", "steps.py": STEP}
+    files |= dict.fromkeys(order, loop)
+    write(tmp_path, files)
+    project = Project(Limits(read=read))
+    assert [found_in(tmp_path, files, file, project) for file in order] == [found, found]
+
+
+def test_callers_are_looked_for_within_the_limit(tmp_path: Path) -> None:
+    guarded = "import torch\nfrom lib import predict\n\n\n@torch.no_grad()\ndef main(model, loader):\n    return predict(model, loader)\n"
+    files = {"pyproject.toml": "", "lib.py": PREDICT, "main.py": guarded}
+    assert codes(tmp_path, files, "lib.py") == []
+    assert codes(tmp_path, files, "lib.py", Limits(read=0)) == ["TM205"]
 
 
 def test_depth_counts_files_on_the_way(tmp_path: Path) -> None:

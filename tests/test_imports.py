@@ -40,9 +40,23 @@ def test_flake8s_start_up_imports_no_rule(tmp_path: Path) -> None:
     assert not [name for name in loaded("import flake8_torchmem.plugin", tmp_path) if name.startswith("flake8_torchmem.rules.tm")]
 
 
-def test_flake8_on_code_that_trains_nothing(tmp_path: Path) -> None:
+def ours(names: set[str]) -> set[str]:
+    return {name for name in names if name.partition(".")[0] == "flake8_torchmem"}
+
+
+def test_flake8_on_code_without_torch(tmp_path: Path) -> None:
+    """What every run of flake8 pays for: no more than the look at the text."""
     (tmp_path / "a.py").write_text(PLAIN)
-    assert not loaded(CALL_FLAKE8, tmp_path) & HEAVY
+    names = loaded(CALL_FLAKE8, tmp_path)
+    assert ours(names) == {"flake8_torchmem", "flake8_torchmem.plugin", "flake8_torchmem.words"}
+    assert not names & {*HEAVY, "dataclasses", "pkgutil"}
+
+
+def test_flake8_on_code_with_torch_that_trains_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(f"import torch\n{PLAIN}")
+    names = loaded(CALL_FLAKE8, tmp_path)
+    assert "flake8_torchmem.analysis.gate" in names
+    assert not names & {*HEAVY, "flake8_torchmem.analysis.engine", "flake8_torchmem.analysis.ir", "flake8_torchmem.model"}
 
 
 def test_flake8_with_all_our_codes_off(tmp_path: Path) -> None:

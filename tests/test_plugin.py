@@ -83,10 +83,10 @@ def test_per_file_ignores(folder: Path) -> None:
 def test_a_failure_is_a_finding_of_its_file(folder: Path) -> None:
     patch = """if True:
     from flake8_torchmem.analysis import engine
-    check_text = engine.check_text
+    check = engine.check_selection
     def fail(text, path, *rest, **named):
-        return check_text(text, path, *rest, **named) if "both" not in path else [][0]
-    engine.check_text = fail
+        return check(text, path, *rest, **named) if "both" not in path else [][0]
+    engine.check_selection = fail
     """
     result = patched_flake8(patch, "-j1", "--select=TM", ".", cwd=folder)
     first, second = result.out.splitlines()
@@ -110,10 +110,9 @@ def test_a_failure_is_a_finding_of_its_file(folder: Path) -> None:
     ],
 )
 def test_only_what_flake8_would_report_runs(monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: frozenset[str]) -> None:
-    monkeypatch.setattr(TorchMemPlugin, "codes", frozenset())
     monkeypatch.setattr(plugin, "DEFAULT_OFF", ())
     parse_args(["--isolated", *arguments])
-    assert TorchMemPlugin.codes - INTERNAL_RULES.keys() == expected
+    assert TorchMemPlugin.codes() - INTERNAL_RULES.keys() == expected
 
 
 @pytest.mark.parametrize(
@@ -122,10 +121,9 @@ def test_only_what_flake8_would_report_runs(monkeypatch: pytest.MonkeyPatch, arg
 )
 def test_default_off_codes_wait_to_be_selected(monkeypatch: pytest.MonkeyPatch, arguments: list[str], is_on: bool) -> None:
     """`--ignore` replaces flake8's whole default list, and with it the default-off codes: that is flake8's own rule."""
-    monkeypatch.setattr(TorchMemPlugin, "codes", frozenset())
     monkeypatch.setattr(plugin, "DEFAULT_OFF", ("TM201",))
     parse_args(["--isolated", *arguments])
-    assert ("TM201" in TorchMemPlugin.codes) is is_on
+    assert ("TM201" in TorchMemPlugin.codes()) is is_on
 
 
 def test_default_off_codes_stay_off_in_a_run(folder: Path) -> None:
@@ -144,10 +142,9 @@ def test_codes_read_off_file_names_are_the_rules() -> None:
 
 
 def test_should_flake8_change_inside_all_rules_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TorchMemPlugin, "codes", frozenset())
     monkeypatch.delattr(style_guide, "DecisionEngine")
     TorchMemPlugin.parse_options(argparse.Namespace())
-    assert TorchMemPlugin.codes >= rule_codes()
+    assert TorchMemPlugin.codes() >= rule_codes()
 
 
 def test_flake8_lists_the_plugin(tmp_path: Path) -> None:

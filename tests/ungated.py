@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from flake8_torchmem.analysis import gate, units
-from flake8_torchmem.analysis.imports.outline import imports
+from flake8_torchmem.analysis.imports.statements import imports
 from flake8_torchmem.ownnames import OwnNames
 
 

@@ -1,30 +1,21 @@
-"""Gate, parse once, lower, run the rules. No printing, no arguments, no writing."""
+"""From a text to its findings: gate, parse once, lower, run the rules. No printing, no arguments, no writing."""
 
 from __future__ import annotations
 
 import ast
 import gc
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import gate, ir
-from flake8_torchmem.analysis.triggers import may_report
-from flake8_torchmem.model import Finding, Mention, Span
+from flake8_torchmem.analysis import gate
 from flake8_torchmem.ownnames import NONE, OwnNames
-from flake8_torchmem.rules import rule_codes, rule_module
-from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
-from flake8_torchmem.source import Places, parse
+from flake8_torchmem.source import parse
+from flake8_torchmem.words import candidate
 
 if TYPE_CHECKING:
-    from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.imports.linking import Linked
     from flake8_torchmem.analysis.imports.project import Project
-    from flake8_torchmem.remedies import NoRemedy, Remedy
-    from flake8_torchmem.rules.base import Report
+    from flake8_torchmem.model import Finding
 
 
 def check_text(
@@ -52,16 +43,39 @@ def check_text(
     """
     if tree is None:
         tree = parse(text)
-    if not (gate.candidate(text) or own.spoken(text)):
+    if not (candidate(text) or own.spoken(text)):
         return []
     try:
         selection = (gate.everything if whole else gate.select)(text, tree, codes, own)
-        if selection is None:
-            return []
-        with collector_paused():
-            return sorted(_check(text, path, codes, selection, project, whole, own), key=lambda f: (f.span, f.code))
     except Exception as error:  # noqa: BLE001 - one file must never end the run
-        return [internal_error(path, error)] if INTERNAL_ERROR.code in codes else []
+        return failed(path, codes, error)
+    return [] if selection is None else check_selection(text, path, codes, selection, project, whole, own)
+
+
+def check_selection(
+    text: str,
+    path: str,
+    codes: frozenset[str],
+    selection: gate.Selection,
+    project: Project | None = None,
+    whole: bool = False,
+    own: OwnNames = NONE,
+) -> list[Finding]:
+    """The findings of one file that has passed the gate, for the same arguments. What analyses it is imported only here."""
+    try:
+        from flake8_torchmem.analysis.findings import findings
+
+        with collector_paused():
+            return sorted(findings(text, path, codes, selection, project, whole, own), key=lambda f: (f.span, f.code))
+    except Exception as error:  # noqa: BLE001
+        return failed(path, codes, error)
+
+
+def failed(path: str, codes: frozenset[str], error: Exception) -> list[Finding]:
+    """What there is to say of a file on which the checker itself fails."""
+    from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
+
+    return [internal_error(path, error)] if INTERNAL_ERROR.code in codes else []
 
 
 @contextmanager
@@ -74,106 +88,3 @@ def collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _check(
-    text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None, fixing: bool, own: OwnNames
-) -> Iterator[Finding]:
-    """Findings of a file that passed the gate. What analyses it is imported only here."""
-    from flake8_torchmem.analysis.facts import FileFacts
-    from flake8_torchmem.analysis.imports.importers import Importers
-    from flake8_torchmem.analysis.imports.linking import Linked, Linker
-    from flake8_torchmem.analysis.lower import lower
-
-    places = Places(text, selection.ranges)
-    root = project.root(os.path.dirname(os.path.abspath(path))) if project else ""
-    names = project.names(path, root, selection.imports, selection.relative) if project else selection.imports
-    program = lower(selection.body, ir.File(path, names, own=own))
-    bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
-    linker = Linker(program, project, root) if project else None
-    linked = linker.link(bases) if linker else Linked()
-    known = bases | linked.bases, selection.guarded | linked.guarded
-    try:
-        facts = FileFacts(program, *known, fixing=fixing)
-        found, failure = _reports({code for code in codes if may_report(code, text, facts.trains)}, facts, path)
-        homes = facts.homes(site for _, report in found for site in (report.site, *report.mentions))
-        sure = _sure(found)
-        if found and linker and project and Importers(program, project, root).link(homes):
-            # What callers in other files know, and what they make, may take a finding back, or make sure of a tentative one.
-            linked = linker.link(bases)
-            known = bases | linked.bases, selection.guarded | linked.guarded
-            still, failed = _reports({code for code, _ in found}, FileFacts(program, *known, fixing=fixing), path)
-            sure = _sure(still) if failed is None else sure
-            # A remedy has to be right for all callers.
-            remedies = {_key(code, report): report.remedy for code, report in still}
-            found = [(code, replace(report, remedy=remedies.get(_key(code, report)))) for code, report in found]
-            failure = failure or failed
-        found = [(code, report) for code, report in found if _key(code, report) in sure]
-        yield from _findings(found, path, places, linked)
-        if failure is not None and INTERNAL_ERROR.code in codes:
-            yield failure
-    finally:
-        program.release()
-
-
-def _sure(found: list[tuple[str, Report]]) -> set[tuple[object, ...]]:
-    """Which reports need no further evidence."""
-    return {_key(code, report) for code, report in found if not report.tentative}
-
-
-def _key(code: str, report: Report) -> tuple[object, ...]:
-    return code, report.site.mark, report.site.node
-
-
-def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
-    """What the rules report, and the first failure of one: a rule that fails must not take the others along."""
-    failures: list[Finding] = []
-
-    def reports(code: str) -> list[tuple[str, Report]]:
-        try:
-            return [(code, report) for report in rule_module(code).check(facts)]
-        except Exception as error:  # noqa: BLE001
-            if facts.fixing:
-                return unmended(code, error)
-            failures.append(internal_error(path, error))
-            return []
-
-    def unmended(code: str, error: Exception) -> list[tuple[str, Report]]:
-        """What is found is one thing, what mends it another: that the latter failed must not hide the former."""
-        from flake8_torchmem.remedies import NoRemedy
-
-        facts.fixing = False
-        found = [(code, replace(report, remedy=NoRemedy(f"what would mend it failed ({error!r})"))) for _, report in reports(code)]
-        facts.fixing = True
-        return found
-
-    return [report for code in sorted(codes & rule_codes()) for report in reports(code)], failures[0] if failures else None
-
-
-def _findings(found: list[tuple[str, Report]], path: str, here: Places, linked: Linked) -> Iterator[Finding]:
-    """Reports with their places, each place once per rule."""
-    seen: set[tuple[str, Span]] = set()
-    for code, report in found:
-        span = here.locate(report.site) or Span(1, 1, 1, 1)
-        if (code, span) in seen:
-            continue
-        seen.add((code, span))
-        places = [(site, linked.locate(site) if site.file.linked else here.locate(site)) for site in report.mentions]
-        message = report.message.format(*(_line(*place) for place in places)) if places else report.message
-        mentions = tuple(Mention(site.file.name if site.file.linked else "", place) for site, place in places if place is not None)
-        rule = rule_module(code).RULE
-        remedy = _placed(report.remedy, here) if report.remedy is not None else None
-        yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy, mentions)
-
-
-def _placed(remedy: Remedy | NoRemedy, here: Places) -> Remedy | NoRemedy:
-    """A remedy with its places; linting has none, and never gets here."""
-    from flake8_torchmem.remedies import Remedy, placed
-
-    return placed(remedy, here.locate, here.unread) if isinstance(remedy, Remedy) else remedy
-
-
-def _line(site: ir.Site, span: Span | None) -> str:
-    """The line that a message mentions, with its file where that is another one."""
-    line = str(span.line) if span else "?"
-    return f"{line} of {site.file.name}" if site.file.linked else line

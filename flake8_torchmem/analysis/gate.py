@@ -11,9 +11,10 @@ import re
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis.imports.outline import imports
+from flake8_torchmem.analysis.imports.statements import imports
 from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WITH_COMPANIONS, triggers
 from flake8_torchmem.analysis.units import Unit, declares_option, first_line, units_of
+from flake8_torchmem.lazy import regex
 from flake8_torchmem.ownnames import NONE, OwnNames
 
 MAX_UNIT = 200_000
@@ -27,29 +28,29 @@ MAX_HELPER = 400
 MAX_CLASS_LINES = 250
 MAX_ARMS = 100
 
-CORE = re.compile(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b")
+CORE = regex(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b")
 CORE_WORDS = ("backward", "empty_cache")
-GROWTH = re.compile(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
-TRAINING = re.compile(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|optim|requires_grad")
-DETACHES = re.compile(TRAINING.pattern + r"|detach|repackage|\.data\b")
-CUDA = re.compile(r"\.cuda\b|[\"']cuda")
-KEEPS = re.compile(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
-FOR, WHILE = (re.compile(rf"{word}(?<=\b{word})\b[^\n]*") for word in ("for", "while"))
-DATA = re.compile(torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])"), re.I)
-EVALUATION_DATA = re.compile(r"loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|set|dl|data)", re.I)
-JOINS = re.compile(r"\b(?:cat|concat|concatenate|hstack|vstack)\b")
-ALIAS = re.compile(r"import(?<=\bimport)\s+torch\s+as\s+(\w+)")
-EVAL_CALL = re.compile(r"eval(?<=\beval)\s*\(")
+GROWTH = regex(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
+TRAINING = regex(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|optim|requires_grad")
+DETACHES = regex(TRAINING.pattern + r"|detach|repackage|\.data\b")
+CUDA = regex(r"\.cuda\b|[\"']cuda")
+KEEPS = regex(TRAINING.pattern + r"|\b(?:append|extend|update|item|float|reset|return)\b|[-+*/]=|\]\s*=[^=]|detach")
+FOR, WHILE = (regex(rf"{word}(?<=\b{word})\b[^\n]*") for word in ("for", "while"))
+DATA = regex(torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])"), re.I)
+EVALUATION_DATA = regex(r"loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|set|dl|data)", re.I)
+JOINS = regex(r"\b(?:cat|concat|concatenate|hstack|vstack)\b")
+ALIAS = regex(r"import(?<=\bimport)\s+torch\s+as\s+(\w+)")
+EVAL_CALL = regex(r"eval(?<=\beval)\s*\(")
 # What a loader calls of the data set or collate function that it is given, and what makes that matter.
 OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
-LOADER = re.compile(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
-ON_DEVICE = re.compile(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
-BINDS = re.compile(r"\(|cuda|workers", re.I)
-NAME = re.compile(r"[A-Za-z_]\w*")
-CUTS = re.compile(r"detach|repackage|\.data\b|no_grad|inference_mode")
-FILLS = re.compile(r"\bself\.(\w+)[^\n=]*(?:\.(?:append|extend)\b|\]\s*=[^=])")
-EMPTIES = re.compile(r"\.clear\b|\.pop\w*\b|=\s*(?:\[\]|\{\}|list\(|dict\(|defaultdict\()")
-GUARDS = re.compile(r"no_?grad|inference_mode", re.I)
+LOADER = regex(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
+ON_DEVICE = regex(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
+BINDS = regex(r"\(|cuda|workers", re.I)
+NAME = regex(r"[A-Za-z_]\w*")
+CUTS = regex(r"detach|repackage|\.data\b|no_grad|inference_mode")
+FILLS = regex(r"\bself\.(\w+)[^\n=]*(?:\.(?:append|extend)\b|\]\s*=[^=])")
+EMPTIES = regex(r"\.clear\b|\.pop\w*\b|=\s*(?:\[\]|\{\}|list\(|dict\(|defaultdict\()")
+GUARDS = regex(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
 
 
@@ -72,11 +73,6 @@ class Selection:
     bases: dict[str, tuple[str, ...]]
     guarded: frozenset[str] = frozenset()
     relative: dict[str, tuple[int, str]] = field(default_factory=dict)
-
-
-def candidate(text: str) -> bool:
-    """Whether the file can hold training code at all: the cheapest test, on the text."""
-    return "torch" in text or "state_dict" in text or ("backward" in text and ("zero_grad" in text or "optimizer" in text))
 
 
 def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = NONE) -> Selection | None:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.units import Unit
+from flake8_torchmem.lazy import regex
 
 # What a module makes in one call of its own is let go with the call.
 NOT_FORWARD = r"\A(?!\s*(?:@[^\n]*\n\s*)*def (?:forward|__init__|_init_weights)\b)"
@@ -90,7 +91,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "TM402": ("empty_cache",),
 }
 # Of these, a backward, step or clear must be in sight.
-OF_GRADIENTS = re.compile(r"TM1|TM20[67]")
+OF_GRADIENTS = regex(r"TM1|TM20[67]")
 # Rules about state that several definitions share: what matches is looked at together with its class and what it names.
 WITH_COMPANIONS = frozenset({"TM209", "TM305"})
 # Rules that ask what becomes of the lists which a method fills.
@@ -124,13 +125,11 @@ LITERALS: dict[str, str] = {
 
 
 # What brings something new with every turn: a move to the device, random numbers, a step that a framework calls.
-BRINGS = re.compile(
+BRINGS = regex(
     r"\.\s*(?:to|cuda|xpu|npu|mps|hpu)\b|_step\s*\(|(?:to|on)_?(?:device|cuda|gpu)|move_data|send_to|put_on|prepare_"
     r"|\b(?:randn?|randn_like|randint|normal|sample)\s*\("
 )
-DATA = re.compile(
-    rf"{torchapi.DATA_NAME.pattern}|loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery|train|set)(?:$|_)", re.I
-)
+DATA = regex(rf"{torchapi.DATA_NAME.pattern}|loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery|train|set)(?:$|_)", re.I)
 
 
 def _is_called_in_turns(unit: Unit) -> bool:
@@ -168,7 +167,7 @@ class Triggers:
     """
 
     def __init__(self, codes: Iterable[str]) -> None:
-        self._rules = [(code, LITERALS[code].split(), re.compile(WORDS[code]), ASKED.get(code)) for code in sorted(WORDS.keys() & codes)]
+        self._rules = [(code, LITERALS[code].split(), regex(WORDS[code]), ASKED.get(code)) for code in sorted(WORDS.keys() & codes)]
 
     def of(self, text: str) -> Triggers:
         """Those of the rules whose words are in a file at all: what is in no file is in none of its units."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ast
 import builtins
-import re
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
 from flake8_torchmem import torchapi
+from flake8_torchmem.lazy import regex
 from flake8_torchmem.ownnames import OwnNames
 
-COLLATES = re.compile(r"collate_fn\s*=\s*(?:[\w.]*partial\s*\(\s*)?(?:\w+\.)*(\w+)")
+COLLATES = regex(r"collate_fn\s*=\s*(?:[\w.]*partial\s*\(\s*)?(?:\w+\.)*(\w+)")
 # What runs no model, whatever it is given.
 BUILTINS = frozenset(dir(builtins))
 METHODS = (torchapi.TENSOR_METHODS | torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS | frozenset(dir(str) + dir(list) + dir(dict))) - {

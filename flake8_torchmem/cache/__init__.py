@@ -83,7 +83,7 @@ class Cache:
             return kept
         with self.disk.tracing() as trace:
             findings = check_source(text, path, self.settings, self.project)
-        if trace.repeatable and self.disk.steady and all(finding.code != INTERNAL_ERROR.code for finding in findings):
+        if self.disk.steady and all(finding.code != INTERNAL_ERROR.code for finding in findings):
             self.store.put(key, self._packed(findings, trace, root))
         return findings
 

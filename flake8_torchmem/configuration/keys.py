@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from flake8_torchmem.files import SKIPPED_FOLDERS
 from flake8_torchmem.model import Severity
-from flake8_torchmem.ownnames import SPELLINGS, refused
+from flake8_torchmem.ownnames import refused
 from flake8_torchmem.patterns import spec
 from flake8_torchmem.settings import SettingsError, require_known
+from flake8_torchmem.words import SPELLINGS
 
 API_KEYS = {kind.replace("_", "-"): kind for kind in SPELLINGS}
 _TYPES = ((bool, "a boolean"), (str, "a string"), (int, "an integer"), (float, "a float"), (list, "an array"), (dict, "a table"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache, lru_cache
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from flake8_torchmem.rules.base import RuleModule
+if TYPE_CHECKING:
+    from flake8_torchmem.rules.base import RuleModule
 
 
 @lru_cache(maxsize=1)
@@ -24,7 +25,7 @@ def rule_codes() -> frozenset[str]:
 @cache
 def rule_module(code: str) -> RuleModule:
     """The module of one rule, imported with what it needs."""
-    return cast(RuleModule, importlib.import_module(f"{__name__}.{_files()[code]}"))
+    return cast("RuleModule", importlib.import_module(f"{__name__}.{_files()[code]}"))
 
 
 def rule_modules() -> dict[str, RuleModule]:

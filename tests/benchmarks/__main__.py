@@ -26,6 +26,7 @@ from flake8_torchmem.analysis.engine import check_text
 from flake8_torchmem.analysis.imports.project import FLAKE8_LIMITS, Project
 from flake8_torchmem.settings import Settings
 from flake8_torchmem.source import SourceError, decode, parse
+from flake8_torchmem.words import candidate
 from tests.benchmarks.corpora import Corpus, Measured, child, corpora, in_pairs, parser, table
 from tests.benchmarks.flake8_overhead import overhead
 
@@ -91,7 +92,7 @@ def limits(chosen: Sequence[Corpus], runs: int) -> str:
     rows = []
     for corpus in chosen:
         files = list(_parsed(corpus.files))
-        passing = [each for each in files if gate.candidate(each[1]) and gate.select(each[1], each[2], CODES) is not None]
+        passing = [each for each in files if candidate(each[1]) and gate.select(each[1], each[2], CODES) is not None]
         texts = [text for _, text, _ in passing]
         check(passing)  # imports, and fills what is read once
         all_files = _ratio(partial(check, files), partial(_each, ast.parse, [text for _, text, _ in files]), runs)

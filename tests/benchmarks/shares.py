@@ -98,14 +98,14 @@ def _texts(files: Iterable[str]) -> Iterator[str]:
 def measure(texts: Iterable[str]) -> Tally:
     """The files, one after the other, through the stages in the order in which flake8 and the engine have them."""
     tally = Tally()
-    lowering = importlib.import_module("flake8_torchmem.analysis.lower")
+    findings = importlib.import_module("flake8_torchmem.analysis.findings")
     syntax_tree = tally.timed(AST, ast.parse)
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for owner, name, stage, after in (
-            (gate, "candidate", TEXT_GATE, tally.passed_text),
+            (engine, "candidate", TEXT_GATE, tally.passed_text),
             (gate, "select", AST_GATE, tally.passed_ast),
-            (lowering, "lower", LOWER, lambda *_: None),
+            (findings, "lower", LOWER, lambda *_: None),
         ):
             stack.enter_context(patch.object(owner, name, tally.timed(stage, getattr(owner, name), after)))
         for text in texts:

@@ -28,16 +28,13 @@ class Trace:
 
     Attributes:
         asked: the questions, each a kind and a path, or the words that were searched for.
-        repeatable: whether the same answers lead to the same result: not if time ran out.
     """
 
     asked: set[Question] = field(default_factory=set)
-    repeatable: bool = True
 
     def add(self, other: Trace) -> None:
         """Take over what was asked on the way to something that is used again."""
         self.asked |= other.asked
-        self.repeatable &= other.repeatable
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from flake8_torchmem.analysis import gate, ir
-from flake8_torchmem.analysis.imports.project import Project
+from flake8_torchmem.analysis.imports.project import Allowance, Project
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.source import SourceError, parse
 
@@ -31,6 +31,7 @@ class Importers:
         self.project = project
         self.root = root
         self.left = MAX_CALLERS
+        self.allowance = Allowance(project.limits.read)
 
     def link(self, functions: Iterable[ir.Function]) -> bool:
         """Add the callers of functions in other files, and theirs; whether there are any.
@@ -73,8 +74,11 @@ class Importers:
         own = [(home, self.project.disk.text(home, self.root))] if inside else []
         others = ((path, text) for path, text in self.project.disk.texts(self.root, name, beside) if path != home and spoken.search(text))
         for path, text in chain(own, others):
-            if self.left <= 0 or not called.search(text):
+            if self.left <= 0 or self.allowance.left <= 0:
+                return
+            if not called.search(text):
                 continue
+            self.allowance.pay(len(text))
             program = self._lowered(path, text, called)
             for caller in program.all_functions() if program else ():
                 calls = [event.call for event in caller.events() if isinstance(event, ir.Invoke) and event.call.method == name]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import gate, ir, paths
-from flake8_torchmem.analysis.imports.project import Definition, Place, Project
+from flake8_torchmem.analysis.imports.project import Allowance, Definition, Place, Project
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.objects import annotated
 from flake8_torchmem.model import Span
@@ -64,7 +63,7 @@ class Linker:
         self.done: set[str] = set()
         self.left = project.limits.definitions
         self.characters = project.limits.characters
-        self.deadline = time.monotonic() + project.limits.seconds
+        self.allowance = Allowance(project.limits.read)
 
     def link(self, bases: dict[str, tuple[str, ...]]) -> Linked:
         """Add what the file calls and derives from, and what that calls, to the limits of the project.
@@ -80,9 +79,6 @@ class Linker:
             if name in self.done or depth >= self.project.limits.depth:
                 continue
             self.done.add(name)
-            if time.monotonic() > self.deadline:
-                self.project.disk.trace.repeatable = False
-                break
             pending.extend((further, depth + 1) for further in self._add(name))
         return self.linked
 
@@ -98,7 +94,7 @@ class Linker:
         """Link one name; yields what its definition needs in turn."""
         if self.left <= 0 or torchapi.MODULE_BASE.search(name) or IDLE.search(torchapi.last(name)):
             return
-        place = self.project.find(name, self.root)
+        place = self.project.find(name, self.root, self.allowance)
         if place is None:
             return
         if place.outline.path == self.path and self._leads_back(name, place.name):
@@ -108,13 +104,13 @@ class Linker:
             size < SHORT or SPEAKS.search(self.program.file.own.spelled(place.outline.source(place.name)))
         ):
             return
+        self.left -= 1
+        self.characters -= size
         definition = self.project.definition(place, self._read)
         if definition is None:
             return
-        self.left -= 1
-        self.characters -= size
         self.linked.places[definition.program.file] = place
-        for spelled in {name, place.full}:
+        for spelled in dict.fromkeys((name, place.full)):
             self._register(spelled, place.name, definition)
         yield from (base for names in definition.bases.values() for base in names)
         yield from self._called(definition.program.all_functions())

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
 
+from flake8_torchmem.analysis.imports.statements import imports
 from flake8_torchmem.source import SourceError, parse
 
 STARTS = re.compile(r"^[A-Za-z_@]", re.M)
 CONTINUES = re.compile(r"(?:else|elif|except|finally)\b")
 DEFINES = re.compile(r"^(?:async\s+)?(?:def|class)\s+(\w+)", re.M)
-SUITES = ("body", "orelse", "handlers", "finalbody", "cases")
-IMPORTS = re.compile(r"^\s*(?:from\s+[\w.]+\s+import|import)\b", re.M)
+IMPORTS = re.compile(r"^\s*(?:lazy\s+)?(?:from\s+[\w.]+\s+import|import)\b", re.M)
 
 
 @dataclass
@@ -133,36 +133,3 @@ def _add_imports(statement: ast.stmt, found: Outline) -> None:
         if "*" in found.relative:
             level, name = found.relative.pop("*")
             found.relative[star] = level, name.removesuffix("*").removesuffix(".")
-
-
-def imports(tree: ast.Module) -> tuple[dict[str, str], dict[str, tuple[int, str]]]:
-    """What imported names stand for, imports inside functions and `if`s included.
-
-    Returns:
-        local name to full dotted name, of relative imports what follows the dots; and of those the number of dots with it.
-    """
-    found: dict[str, str] = {}
-    relative: dict[str, tuple[int, str]] = {}
-    for node in _import_statements(tree):
-        for alias in node.names:
-            local = alias.asname or alias.name
-            if isinstance(node, ast.Import):
-                found[alias.asname or local.partition(".")[0]] = alias.name if alias.asname else local.partition(".")[0]
-                continue
-            found[local] = f"{node.module or ''}.{alias.name}".lstrip(".")
-            if node.level:
-                relative[local] = node.level, found[local]
-    return found, relative
-
-
-def _import_statements(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
-    found: list[ast.Import | ast.ImportFrom] = []
-    pending: list[ast.AST] = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            found.append(node)
-        else:
-            for suite in SUITES:
-                pending.extend(getattr(node, suite, ()))
-    return found

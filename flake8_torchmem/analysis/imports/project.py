@@ -10,24 +10,31 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.imports.disk import MARKERS, Disk, Trace
 from flake8_torchmem.analysis.imports.outline import Outline, outline
 
+if TYPE_CHECKING:
+    from flake8_torchmem.analysis import ir
+
 MAX_HOPS = 8
 MAX_KEPT = 1_000
+LOOK_UP = 1_000  # characters that can be read in the time of a look-up in folders and outlines, at most
 
 
 @dataclass(frozen=True)
 class Limits:
     """How far imports are followed from one checked file.
 
+    All of them count work, and what another file has had read before costs as much as what is read now: the same file leads to the
+    same findings on every machine, in any order of files and any number of processes.
+
     Attributes:
         depth: imports of imports; 0 follows none.
         definitions: functions and classes that are read.
         characters: of source that are parsed.
-        seconds: after which no further definition is read.
+        read: characters of files in which definitions are looked for, and again of those in which callers are.
         searched: bytes of other files that are searched for callers when something is about to be reported.
         kept: characters of imported files that are kept in memory; more are read again when they are asked for again.
     """
@@ -35,12 +42,39 @@ class Limits:
     depth: int = 4
     definitions: int = 60
     characters: int = 200_000
-    seconds: float = 10.0
+    read: int = 10_000_000
     searched: int = 40_000_000
     kept: int = 40_000_000
 
 
-FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, seconds=2.0, searched=8_000_000, kept=500_000)
+FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, read=3_000_000, searched=8_000_000, kept=500_000)
+
+
+class Allowance:
+    """What one checked file may still have read of others.
+
+    Args:
+        characters: at most; the last file may be beyond it.
+    """
+
+    def __init__(self, characters: int) -> None:
+        self.left = characters
+        self._read: set[str] = set()
+
+    def look_up(self) -> bool:
+        """Pay for a look-up of a name; whether that is allowed."""
+        self.pay(LOOK_UP)
+        return self.left > 0
+
+    def read(self, found: Outline | None) -> None:
+        """Pay for a file, once."""
+        if found is not None and found.path not in self._read:
+            self._read.add(found.path)
+            self.pay(len(found.text))
+
+    def pay(self, characters: int) -> None:
+        """Pay for what is looked through."""
+        self.left -= characters
 
 
 @dataclass(frozen=True)
@@ -152,50 +186,58 @@ class Project:
             return True
         return name in names and any(entry.endswith(".py") for entry in self.disk.names(os.path.join(folder, name)))
 
-    def find(self, full: str, root: str) -> Place | None:
+    def find(self, full: str, root: str, allowance: Allowance) -> Place | None:
         """The definition that a name of the project means, through any re-exports; None when there is none.
 
         Args:
             full: dotted, from the project's folder.
             root: the project's folder.
+            allowance: of the file that asks.
         """
         for _ in range(MAX_HOPS):
-            found = self._file(full, root)
+            found = self._file(full, root, allowance)
             if found is None:
                 return None
             outline, rest = found
             head, _, tail = rest.partition(".")
             if head in outline.definitions:
                 return None if tail else Place(outline, head, f"{outline.module}.{head}")
-            target = outline.imports.get(head) or self._starred(outline, head, root)
+            target = outline.imports.get(head) or self._starred(outline, head, root, allowance)
             if target is None or target == full:
                 return None
             full = f"{target}.{tail}" if tail else target
         return None
 
-    def _starred(self, outline: Outline, name: str, root: str) -> str | None:
+    def _starred(self, outline: Outline, name: str, root: str, allowance: Allowance) -> str | None:
         """The full name of something that `from module import *` brings in."""
         for local, module in outline.imports.items():
-            found = self._file(f"{module}.{name}", root) if local.startswith("*") else None
+            found = self._file(f"{module}.{name}", root, allowance) if local.startswith("*") else None
             if found is not None and (name in found[0].definitions or name in found[0].imports):
                 return f"{module}.{name}"
         return None
 
-    def _file(self, full: str, root: str) -> tuple[Outline, str] | None:
+    def _file(self, full: str, root: str, allowance: Allowance) -> tuple[Outline, str] | None:
         """The file that a name leads into, and what is left of the name there."""
+        if not allowance.look_up():
+            return None
+        path, rest = self._path(full, root)
+        found = self.outline(path, root) if path else None
+        allowance.read(found)
+        return (found, rest) if found else None
+
+    def _path(self, full: str, root: str) -> tuple[str, str]:
+        """Where the file is that a name leads into, empty if there is none, and what is left of the name there."""
         folder, parts = root, full.split(".")
         for index, part in enumerate(parts[:-1]):
             rest, names = ".".join(parts[index + 1 :]), self.disk.names(folder)
             if f"{part}.py" in names:
-                found = self.outline(os.path.join(folder, f"{part}.py"), root)
-                return (found, rest) if found else None
+                return os.path.join(folder, f"{part}.py"), rest
             if part not in names:
-                return None
+                break
             folder = os.path.join(folder, part)
             if "__init__.py" in self.disk.names(folder) and not self._holds(folder, parts[index + 1]):
-                found = self.outline(os.path.join(folder, "__init__.py"), root)
-                return (found, rest) if found else None
-        return None
+                return os.path.join(folder, "__init__.py"), rest
+        return "", ""
 
     def outline(self, path: str, root: str) -> Outline | None:
         """The outline of a file; None when it cannot be read, or is no part of the project after all."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.lower.calls import path_of
-from flake8_torchmem.ownnames import SPELLINGS
+from flake8_torchmem.words import SPELLINGS
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.lower.scope import Scope
