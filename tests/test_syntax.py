@@ -120,7 +120,7 @@ def mixed(tmp_path: Path) -> Path:
 def test_fix_leaves_what_libcst_does_not_know_and_the_run_goes_on(mixed: Path) -> None:
     main = f"{OLD}import sys\nfrom flake8_torchmem.cli import main; main()"
     result = run([sys.executable, "-c", main, "fix", "."], mixed)
-    assert (result.status, result.err) == (1, "")
+    assert (result.status, result.err) == (0, "")
     assert re.search(rf"libcst \S+ cannot parse line {LEAK_LINE}, which Python can: a newer one may", result.out)
     assert (mixed / "new.py").read_text() == NEW
     assert all("loss.detach()" in (mixed / name).read_text() for name in ("a_leaky.py", "z_leaky.py"))
