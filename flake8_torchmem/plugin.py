@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.words import SPELLINGS, candidate
+from flake8_torchmem.words import DEFAULT_OFF, SPELLINGS, candidate
 
 if TYPE_CHECKING:
     import argparse
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from flake8_torchmem.model import Finding
     from flake8_torchmem.ownnames import OwnNames
 
-# Codes of the rules that are off by default: reading them off the rules would import them all at flake8's start-up.
-DEFAULT_OFF: tuple[str, ...] = ("TM107", "TM109", "TM213", "TM215", "TM302", "TM303", "TM305", "TM306", "TM307", "TM402", "TM403")
 _INTERNAL = frozenset({"TM900"})
 
 
