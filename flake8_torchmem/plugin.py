@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.model import Finding
     from flake8_torchmem.ownnames import OwnNames
 
-_INTERNAL = frozenset({"TM900", "TM901"})
+_INTERNAL = frozenset({"TM900"})
 
 
 class TorchMemPlugin:
@@ -96,11 +96,8 @@ class TorchMemPlugin:
 
             return check_selection(text, self.filename, codes, selection, self.project(), own=self.own or NONE)
         except Exception as error:  # noqa: BLE001
-            from flake8_torchmem.rules.internal import internal_error, unreadable_file
-            from flake8_torchmem.source import SourceError
+            from flake8_torchmem.rules.internal import internal_error
 
-            if isinstance(error, SourceError):  # of what Python cannot read flake8 has told; of what libcst cannot, it knows nothing
-                return [unreadable_file(self.filename, str(error), error.line)]
             return [internal_error(self.filename, error)]
 
     @classmethod
