@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flake8_torchmem.words import SPELLINGS, candidate
+from flake8_torchmem.words import DEFAULT_OFF, SPELLINGS, candidate
 
 if TYPE_CHECKING:
     import argparse
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.model import Finding
     from flake8_torchmem.ownnames import OwnNames
 
-# Codes of the rules that are off by default: reading them off the rules would import them all at flake8's start-up.
-DEFAULT_OFF: tuple[str, ...] = ("TM107", "TM109", "TM213", "TM215", "TM302", "TM303", "TM305", "TM306", "TM307", "TM402", "TM403")
-_INTERNAL = frozenset({"TM900", "TM901"})
+_INTERNAL = frozenset({"TM900"})
 
 
 class TorchMemPlugin:
@@ -97,11 +95,8 @@ class TorchMemPlugin:
 
             return check_selection(text, self.filename, codes, selection, self.project(), own=self.own or NONE)
         except Exception as error:  # noqa: BLE001
-            from flake8_torchmem.rules.internal import internal_error, unreadable_file
-            from flake8_torchmem.source import SourceError
+            from flake8_torchmem.rules.internal import internal_error
 
-            if isinstance(error, SourceError):  # of what Python cannot read flake8 has told; of what libcst cannot, it knows nothing
-                return [unreadable_file(self.filename, str(error), error.line)]
             return [internal_error(self.filename, error)]
 
     @classmethod

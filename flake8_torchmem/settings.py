@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from flake8_torchmem.catalogue import catalogue, prefix_suggestion
 from flake8_torchmem.model import Finding, Severity
 from flake8_torchmem.ownnames import NONE, OwnNames
+from flake8_torchmem.rules import rule_codes
 from flake8_torchmem.rules.internal import INTERNAL_RULES
+from flake8_torchmem.words import DEFAULT_OFF
 
 Prefixes = tuple[str, ...]
 
@@ -75,15 +76,19 @@ def _enabled_codes(settings: Settings) -> frozenset[str]:
     ignored = (prefix for _, prefixes in settings.per_file_ignores for prefix in prefixes)
     for prefix in (*named, *ignored, *(prefix for prefix, _ in settings.severities)):
         require_known(prefix)
-    return frozenset(rule.code for rule in catalogue().values() if _is_enabled(rule.code, rule.default, settings))
+    return frozenset(code for code in _known_codes() if _is_enabled(code, settings))
 
 
-def _is_enabled(code: str, default: bool, settings: Settings) -> bool:
+def _known_codes() -> frozenset[str]:
+    return rule_codes() | INTERNAL_RULES.keys()
+
+
+def _is_enabled(code: str, settings: Settings) -> bool:
     selected = _longest_match(code, (*(settings.select or ()), *settings.extend_select))
     ignored = _longest_match(code, settings.ignore)
     if selected or ignored:
         return selected > ignored
-    return code in INTERNAL_RULES or (default and settings.select is None)
+    return code in INTERNAL_RULES or (code not in DEFAULT_OFF and settings.select is None)
 
 
 def _longest_match(code: str, prefixes: Prefixes) -> int:
@@ -96,5 +101,7 @@ def require_known(prefix: str) -> None:
     Raises:
         SettingsError: it is of no rule; the nearest code is named.
     """
-    if not prefix or not any(code.startswith(prefix) for code in catalogue()):
+    if not prefix or not any(code.startswith(prefix) for code in _known_codes()):
+        from flake8_torchmem.catalogue import prefix_suggestion
+
         raise SettingsError(f"no rule has a code that starts with {prefix!r}{prefix and prefix_suggestion(prefix)}")

@@ -1,4 +1,4 @@
-"""Bytes in: decoding, parsing, libcst for the slices that matter, and the way back from syntax to positions."""
+"""Bytes in: decoding, parsing, and the way back from syntax to positions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ import io
 import re
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.model import Span
-from flake8_torchmem.positions import Positions
 
 if TYPE_CHECKING:
-    import libcst as cst
-
-    from flake8_torchmem.analysis.gate import Selection
     from flake8_torchmem.analysis.ir import Site
-
-
-_PLACE = re.compile(r"parser error: error at (\d+):")
 
 
 class SourceError(Exception):
@@ -78,57 +71,33 @@ def parse(text: str) -> ast.Module:
         raise SourceError(str(error)) from None
 
 
-class Slices:
-    """The libcst of the selected lines of a file, one top-level statement after the other.
+class Places:
+    """Where the syntax of a file is.
 
     Args:
         text: the whole file.
-        selection: which lines, and the ast of what is on them.
+        read: the line ranges [first, end) of it that were looked at, 1-based.
     """
 
-    def __init__(self, text: str, selection: Selection) -> None:
+    def __init__(self, text: str, read: Sequence[tuple[int, int]] = ()) -> None:
         self._lines = text.split("\n")
-        self._selection = selection
-        self._positions: Positions | None = None
-
-    def modules(self) -> Iterator[cst.Module]:
-        """Parsed slices; none is kept here, so that a large file needs no more memory than its largest part.
-
-        Raises:
-            SourceError: the installed libcst does not know the syntax, which Python has read.
-        """
-        for ranges in self._selection.ranges:
-            yield self._parsed([line for first, end in ranges for line in range(first, end)])
-
-    def _parsed(self, numbers: list[int]) -> cst.Module:
-        """Some lines, by their numbers."""
-        import libcst
-
-        try:
-            return libcst.parse_module("\n".join(self._lines[number - 1] for number in numbers) + "\n")
-        except libcst.ParserSyntaxError as error:
-            from importlib.metadata import version
-
-            said = _PLACE.match(error.message)  # its `raw_line` is one too many, but for the last line
-            line = numbers[min(int(said[1]), len(numbers)) - 1 if said else 0]
-            raise SourceError(f"Python can read this, but libcst {version('libcst')} cannot: a newer one may", line) from None
+        self._read = read
 
     def unread(self, pattern: str) -> bool:
-        """Whether a pattern is found in lines that no slice holds."""
-        read = {line for ranges in self._selection.ranges for first, end in ranges for line in range(first, end)}
+        """Whether a pattern is found in lines that were not looked at."""
+        read = {line for first, end in self._read for line in range(first, end)}
         return any(number not in read and re.search(pattern, line) for number, line in enumerate(self._lines, 1))
 
     def locate(self, site: Site) -> Span | None:
-        """The position of reported syntax, None when it cannot be found again."""
-        if self._positions is None:
-            self._positions = Positions(self._selection.body)
-        node = self._positions.find(site)
-        return None if node is None else self._span(node)
+        """The position of reported syntax, of an `if` that of its test; None of what has none."""
+        node = site.node or site.mark.node
+        if node is None:
+            return None
+        return self._span(node.test if isinstance(node, ast.If) else node)
 
-    def _span(self, node: ast.AST) -> Span:
-        line, end = node.lineno, node.end_lineno or node.lineno  # type: ignore[attr-defined]
-        start_column = self._column(line, node.col_offset)  # type: ignore[attr-defined]
-        return Span(line, start_column, end, self._column(end, node.end_col_offset or 0))  # type: ignore[attr-defined]
+    def _span(self, node: ast.stmt | ast.expr) -> Span:
+        line, end = node.lineno, node.end_lineno or node.lineno
+        return Span(line, self._column(line, node.col_offset), end, self._column(end, node.end_col_offset or 0))
 
     def _column(self, line: int, offset: int) -> int:
         """1-based characters from 0-based UTF-8 bytes."""

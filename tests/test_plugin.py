@@ -16,6 +16,7 @@ from flake8_torchmem.catalogue import catalogue
 from flake8_torchmem.plugin import TorchMemPlugin
 from flake8_torchmem.rules import rule_codes
 from flake8_torchmem.rules.internal import INTERNAL_RULES
+from flake8_torchmem.words import DEFAULT_OFF
 from tests.running import REPOSITORY, SCRIPTS, Result, flake8, run, torchmem
 from tests.samples import BOTH, CLEAN, LEAK_COLUMN, LEAK_LINE, LEAKY
 
@@ -134,7 +135,7 @@ def test_default_off_codes_stay_off_in_a_run(folder: Path) -> None:
 
 
 def test_the_default_off_list_is_in_step_with_the_rules() -> None:
-    assert set(plugin.DEFAULT_OFF) == {rule.code for rule in catalogue().values() if not rule.default}
+    assert set(DEFAULT_OFF) == {rule.code for rule in catalogue().values() if not rule.default}
 
 
 def test_codes_read_off_file_names_are_the_rules() -> None:

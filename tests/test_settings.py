@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from flake8_torchmem import settings as module
-from flake8_torchmem.catalogue import catalogue
 from flake8_torchmem.settings import Settings, SettingsError
 
 OWN = {"TM900", "TM901"}
 
 
 @pytest.fixture(autouse=True)
-def small_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = catalogue()
-    made = {code: replace(rows["TM101"], code=code, default=code != "TM109") for code in ("TM101", "TM109", "TM201")}
-    monkeypatch.setattr(module, "catalogue", lambda: made | {code: rows[code] for code in OWN})
+def three_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "rule_codes", lambda: frozenset({"TM101", "TM109", "TM201"}))
+    monkeypatch.setattr(module, "DEFAULT_OFF", ("TM109",))
     monkeypatch.setattr(module, "_enabled_codes", module._enabled_codes.__wrapped__)  # without the cache
 
 

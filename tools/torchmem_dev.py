@@ -22,7 +22,7 @@ Next:
 1. fill in what says FILL IN: {holes}
 2. {triggers}: which words make a definition worth a look for {code}
 3. tests/test_cases.py: in SPOTS, the syntax that {code} underlines
-4. if it is to be off by default: `default=False`, and {code} in DEFAULT_OFF of flake8_torchmem/plugin.py
+4. if it is to be off by default: `default=False`, and {code} in DEFAULT_OFF of flake8_torchmem/words.py
 5. UPDATE_README=1 python -m pytest tests/test_readme.py
 6. python -m pytest -k {code}, then all of the tests
 """

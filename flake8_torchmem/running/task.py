@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 
 from flake8_torchmem import __version__, check_source
 from flake8_torchmem.files import SUFFIX_OF_NOTEBOOKS, unreadable
@@ -78,7 +76,16 @@ class Task:
 
 def program() -> str:
     """What would check here: findings depend on all of it."""
+    import platform
+    from importlib.metadata import version
+
     return f"flake8-torchmem {__version__} with libcst {version('libcst')} on Python {'.'.join(platform.python_version_tuple()[:2])}"
+
+
+def _machine() -> str:
+    import platform
+
+    return platform.node()
 
 
 def check_chunk(task: Task, chunk: Chunk) -> Answer:
@@ -123,7 +130,7 @@ class _Checker:
         self.stack = ExitStack()
         self.flush: Callable[[], None] = lambda: None
         if task.program is not None and task.program != program():
-            raise ClusterError(f"the worker on {platform.node()} has {program()}, and here is {task.program}")
+            raise ClusterError(f"the worker on {_machine()} has {program()}, and here is {task.program}")
         project = Project(top=task.root) if task.imports else None
         settings = task.settings if task.settings.folder else replace(task.settings, folder=task.folder)
         self.find: Callable[[str, str], list[Finding]] = partial(check_source, settings=settings, project=project)
@@ -186,6 +193,6 @@ def _require(place: str, data: bytes) -> None:
         with open(place, "rb") as file:
             same = file.read() == data
     except OSError as error:
-        raise ClusterError(f"{place} cannot be read on {platform.node()}: {error.strerror}") from None
+        raise ClusterError(f"{place} cannot be read on {_machine()}: {error.strerror}") from None
     if not same:
-        raise ClusterError(f"{place} is another file on {platform.node()}")
+        raise ClusterError(f"{place} is another file on {_machine()}")

@@ -11,7 +11,7 @@ from itertools import chain
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.analysis.imports.project import Allowance, Project
 from flake8_torchmem.analysis.lower import lower
-from flake8_torchmem.source import Slices, SourceError, parse
+from flake8_torchmem.source import SourceError, parse
 
 MAX_DEPTH = 3
 MAX_CALLERS = 40
@@ -97,10 +97,7 @@ class Importers:
         outline = self.project.outline(path, self.root)
         own = outline.scope if outline is not None else {}
         names = own | self.project.names(path, self.root, selection.imports, selection.relative)
-        try:
-            return lower(Slices(text, selection).modules(), ir.File(os.path.relpath(path, self.root), names, True, self.program.file.own))
-        except SourceError:
-            return None
+        return lower(selection.body, ir.File(os.path.relpath(path, self.root), names, True, self.program.file.own))
 
 
 def _module(path: str) -> str:
