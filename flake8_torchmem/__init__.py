@@ -1,7 +1,7 @@
 """Finds where PyTorch training code loses memory or corrupts its accumulated gradients.
 
 `check_source` and `fix_source` are the whole library interface. Importing this package costs nothing: the engine is imported by the
-first check, and libcst only by a file that trains.
+first check, and libcst only by what mends.
 """
 
 from __future__ import annotations

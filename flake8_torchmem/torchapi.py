@@ -7,6 +7,7 @@ matched against the last part of an access path, `optimizer_g` of `self.optimize
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from flake8_torchmem.lazy import regex
 
@@ -34,7 +35,7 @@ NOT_MODULE_NAME = regex(
 )
 # Objects whose calls run without gradients by themselves: pipelines, exported and wrapped predictors.
 SELF_GUARDED = regex(
-    r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w*Pipeline\w*|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$"
+    r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w{0,80}Pipeline\w{0,80}|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$"
 )
 CRITERION_NAME = regex(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
 LOSS_NAME = regex(
@@ -161,11 +162,13 @@ SAME_ELEMENTS = frozenset(("enumerate tqdm zip reversed sorted list tuple iter t
 GROWING_METHODS = {"append": "append", "extend": "extend", "appendleft": "append", "insert": "append", "add": "add"}
 
 
+@lru_cache(maxsize=8192)
 def last(path: str) -> str:
     """The last part of an access path, without subscripts: `opt` of `self.opts.opt[0]`."""
     return path.split("[", 1)[0].rpartition(".")[2] if "[" in path.rpartition(".")[2] else path.rpartition(".")[2]
 
 
+@lru_cache(maxsize=8192)
 def looks_like_optimizer(path: str) -> bool:
     """Whether the last part of the path is a name that people give to optimizers."""
     base, key = path.rpartition("[")[0::2] if path.endswith("]") else ("", "")
@@ -175,6 +178,7 @@ def looks_like_optimizer(path: str) -> bool:
     return bool(OPTIMIZER_GROUP.match(last(path.rpartition(".")[0])))
 
 
+@lru_cache(maxsize=8192)
 def looks_like_scheduler(path: str) -> bool:
     """Whether something with a `step` method is named as a scheduler, profiler, environment or the like."""
     return bool(SCHEDULER_NAME.search(last(path)))

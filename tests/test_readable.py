@@ -1,4 +1,4 @@
-"""What libcst is given, and what not."""
+"""Which files libcst is given, and which not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flake8_torchmem.readable import readable
+from flake8_torchmem.fixes.readable import readable
 
 READ = {
     "strings in a row": "x = " + "'a' " * 100,
@@ -35,7 +35,6 @@ UNREAD = {
     "loops of a comprehension": "a = [x" + " for x in y" * 150 + "]",
     "elif": "if x: pass\n" + "elif y: pass\n" * 150,
     "packages": "import " + "a." * 200 + "b",
-    "annotated names in brackets": "(x): int = 1",
     "class patterns": "match x:\n    case " + "f(" * 6 + "a" + ")" * 6 + ": pass",
     "brackets around a pattern": "match x:\n    case 1: pass\n    case (\n" + "(" * 6 + "a" + ")" * 7 + ": pass",
 }

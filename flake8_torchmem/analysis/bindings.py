@@ -110,8 +110,10 @@ class Bindings:
 
     def overriding(self, call: ir.Call, function: ir.Function) -> list[ir.Function]:
         """The methods of derived classes that a call on `self` may run."""
-        head, _, name = (call.path or "").partition(".")
-        cls = class_around(function) if head == "self" and "." not in name else None
+        if call.path is None or not call.path.startswith("self."):
+            return []
+        name = call.path[len("self.") :]
+        cls = class_around(function) if "." not in name else None
         if cls is None:
             return []
         return [
@@ -140,6 +142,7 @@ class Bindings:
         modules = [cls for cls in found if any(torchapi.MODULE_BASE.search(parent) for parent in cls.bases)]
         return modules[0] if len(found) == len(modules) == 1 else None
 
+    @memoized
     def callee(self, call: ir.Call, function: ir.Function) -> ir.Function | None:
         """The in-file function that a call runs, if that is certain."""
         path = path_of(call.func)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import gate
 from flake8_torchmem.ownnames import NONE, OwnNames
-from flake8_torchmem.source import SourceError, parse
+from flake8_torchmem.source import parse
 from flake8_torchmem.words import candidate
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check_text(
         own: names for what PyTorch does.
 
     Raises:
-        SourceError: `tree` is None and the text is no valid Python; or the installed libcst does not know its syntax.
+        SourceError: `tree` is None and the text is no valid Python.
     """
     if tree is None:
         tree = parse(text)
@@ -61,18 +61,12 @@ def check_selection(
     whole: bool = False,
     own: OwnNames = NONE,
 ) -> list[Finding]:
-    """The findings of one file that has passed the gate, for the same arguments. What needs libcst is imported only here.
-
-    Raises:
-        SourceError: the installed libcst does not know the syntax.
-    """
+    """The findings of one file that has passed the gate, for the same arguments. What analyses it is imported only here."""
     try:
         from flake8_torchmem.analysis.findings import findings
 
         with collector_paused():
             return sorted(findings(text, path, codes, selection, project, whole, own), key=lambda f: (f.span, f.code))
-    except SourceError:
-        raise
     except Exception as error:  # noqa: BLE001
         return failed(path, codes, error)
 

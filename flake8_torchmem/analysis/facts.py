@@ -108,6 +108,20 @@ class FileFacts:
 
         return Outputs(function, self)
 
+    @memoized
+    def needs_gradients(self, function: ir.Function) -> bool:
+        """Whether gradients are taken of something in a function, or of what it returns."""
+        from flake8_torchmem.analysis.retention.evaluation import somebody_needs_gradients
+
+        return somebody_needs_gradients(self, function)
+
+    @memoized
+    def forwards(self, function: ir.Function) -> tuple[ir.Invoke, ...]:
+        """Calls of models in a function."""
+        from flake8_torchmem.analysis.retention.evaluation import model_calls
+
+        return tuple(model_calls(self, function))
+
     @cached_property
     def retained(self) -> tuple[Retained, ...]:
         """Tensors with graph that growing places keep: several rules ask for them."""
@@ -239,9 +253,9 @@ class FileFacts:
             pending += [other for other in dict.fromkeys([*callers, *around]) if other not in pending]
         return pending
 
-    def calls(self, function: ir.Function) -> Iterator[ir.Invoke]:
+    def calls(self, function: ir.Function) -> tuple[ir.Invoke, ...]:
         """The plain calls of a function, in order."""
-        return (event for event in function.events() if isinstance(event, ir.Invoke))
+        return function.calls()
 
     def guarded_by_callers(self, function: ir.Function, seen: frozenset[ir.Function] = frozenset()) -> bool:
         """Whether the function runs without gradients wherever it is called from, or whether that is decided out of sight.

@@ -18,7 +18,7 @@ from flake8_torchmem.model import Finding, Mention, Span
 from flake8_torchmem.ownnames import OwnNames
 from flake8_torchmem.rules import rule_codes, rule_module
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
-from flake8_torchmem.source import Slices
+from flake8_torchmem.source import Places
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.imports.project import Project
@@ -30,10 +30,10 @@ def findings(
     text: str, path: str, codes: frozenset[str], selection: gate.Selection, project: Project | None, fixing: bool, own: OwnNames
 ) -> Iterator[Finding]:
     """The findings of one file that has passed the gate, in any order; arguments are those of `check_text`."""
-    slices = Slices(text, selection)
+    here = Places(text, selection.ranges)
     root = project.root(os.path.dirname(os.path.abspath(path))) if project else ""
     names = project.names(path, root, selection.imports, selection.relative) if project else selection.imports
-    program = lower(slices.modules(), ir.File(path, names, own=own))
+    program = lower(selection.body, ir.File(path, names, own=own))
     bases = {name: tuple(torchapi.resolve(base, names) for base in found) for name, found in selection.bases.items()}
     linker = Linker(program, project, root) if project else None
     linked = linker.link(bases) if linker else Linked()
@@ -54,7 +54,7 @@ def findings(
             found = [(code, replace(report, remedy=remedies.get(_key(code, report)))) for code, report in found]
             failure = failure or failed
         found = [(code, report) for code, report in found if _key(code, report) in sure]
-        yield from _findings(found, path, slices, linked)
+        yield from _findings(found, path, here, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure
     finally:
@@ -67,7 +67,7 @@ def _sure(found: list[tuple[str, Report]]) -> set[tuple[object, ...]]:
 
 
 def _key(code: str, report: Report) -> tuple[object, ...]:
-    return code, report.site.mark, report.site.rank
+    return code, report.site.mark, report.site.node
 
 
 def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
@@ -95,27 +95,27 @@ def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[s
     return [report for code in sorted(codes & rule_codes()) for report in reports(code)], failures[0] if failures else None
 
 
-def _findings(found: list[tuple[str, Report]], path: str, slices: Slices, linked: Linked) -> Iterator[Finding]:
+def _findings(found: list[tuple[str, Report]], path: str, here: Places, linked: Linked) -> Iterator[Finding]:
     """Reports with their places, each place once per rule."""
     seen: set[tuple[str, Span]] = set()
     for code, report in found:
-        span = slices.locate(report.site) or Span(1, 1, 1, 1)
+        span = here.locate(report.site) or Span(1, 1, 1, 1)
         if (code, span) in seen:
             continue
         seen.add((code, span))
-        places = [(site, linked.locate(site) if site.file.linked else slices.locate(site)) for site in report.mentions]
+        places = [(site, linked.locate(site) if site.file.linked else here.locate(site)) for site in report.mentions]
         message = report.message.format(*(_line(*place) for place in places)) if places else report.message
         mentions = tuple(Mention(site.file.name if site.file.linked else "", place) for site, place in places if place is not None)
         rule = rule_module(code).RULE
-        remedy = _placed(report.remedy, slices) if report.remedy is not None else None
+        remedy = _placed(report.remedy, here) if report.remedy is not None else None
         yield Finding(code, rule.name, path, span, report.severity or rule.severity, message, report.help, remedy, mentions)
 
 
-def _placed(remedy: Remedy | NoRemedy, slices: Slices) -> Remedy | NoRemedy:
+def _placed(remedy: Remedy | NoRemedy, here: Places) -> Remedy | NoRemedy:
     """A remedy with its places; linting has none, and never gets here."""
     from flake8_torchmem.remedies import Remedy, placed
 
-    return placed(remedy, slices.locate, slices.unread) if isinstance(remedy, Remedy) else remedy
+    return placed(remedy, here.locate, here.unread) if isinstance(remedy, Remedy) else remedy
 
 
 def _line(site: ir.Site, span: Span | None) -> str:

@@ -1,4 +1,4 @@
-"""Which definitions of a file can matter: from the text and the ast alone, before libcst is imported.
+"""Which definitions of a file can matter: from the text and the syntax tree, before what analyses them is imported.
 
 The text is searched for bare words, never for spellings: `loss . backward ( )` is legal. What is kept is a superset of
 what the rules look at; a test holds every finding against it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flake8_torchmem import torchapi
@@ -17,7 +16,6 @@ from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WI
 from flake8_torchmem.analysis.units import Unit, declares_option, first_line, units_of
 from flake8_torchmem.lazy import regex
 from flake8_torchmem.ownnames import NONE, OwnNames
-from flake8_torchmem.readable import readable
 
 MAX_UNIT = 200_000
 MAX_MODULE_STATEMENT = 4_000
@@ -28,10 +26,11 @@ MAX_METHOD = 12_000
 MAX_CALL = 1_000
 MAX_HELPER = 400
 MAX_CLASS_LINES = 250
+MAX_ARMS = 100
 
 CORE = regex(r"(?<!def )(?<!def  )\b(?:manual_)?backward\b|\bempty_cache\b")
 CORE_WORDS = ("backward", "empty_cache")
-GROWTH = regex(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]*\bfor\b")
+GROWTH = regex(r"\bappend\b|\bextend\b|\+=|\badd_\b|\bupdate\b|\]\s*=[^=]|=[^=\n]*\+|\[[^\]\n]{0,500}\bfor\b")
 TRAINING = regex(r"backward|zero_grad|\bstep\b|\.grad\b|no_grad|inference_mode|optim|requires_grad")
 DETACHES = regex(TRAINING.pattern + r"|detach|repackage|\.data\b")
 CUDA = regex(r"\.cuda\b|[\"']cuda")
@@ -49,7 +48,7 @@ ON_DEVICE = regex(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
 BINDS = regex(r"\(|cuda|workers", re.I)
 NAME = regex(r"[A-Za-z_]\w*")
 CUTS = regex(r"detach|repackage|\.data\b|no_grad|inference_mode")
-FILLS = regex(r"\bself\.(\w+)[^\n=]*(?:\.(?:append|extend)\b|\]\s*=[^=])")
+FILLS = regex(r"\bself\.(\w+)[^\n=]{0,500}(?:\.(?:append|extend)\b|\]\s*=[^=])")
 EMPTIES = regex(r"\.clear\b|\.pop\w*\b|=\s*(?:\[\]|\{\}|list\(|dict\(|defaultdict\()")
 GUARDS = regex(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
@@ -57,18 +56,18 @@ NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__",
 
 @dataclass
 class Selection:
-    """What is to be parsed by libcst.
+    """What is to be lowered.
 
     Attributes:
-        ranges: for each slice its line ranges [first, end), 1-based.
-        body: the ast statement of each slice; a class holds one method.
+        ranges: the lines [first, end) that it is on, 1-based.
+        body: its statements, those of the module before definitions; each method is in a class of its own.
         imports: local name to full dotted name, of the whole file.
         relative: imports that begin with dots: how many, and what follows.
         bases: base names of every top-level class, as written.
         guarded: top-level classes whose calls run without gradients by themselves.
     """
 
-    ranges: list[list[tuple[int, int]]]
+    ranges: list[tuple[int, int]]
     body: list[ast.stmt]
     imports: dict[str, str]
     bases: dict[str, tuple[str, ...]]
@@ -106,7 +105,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
     chosen |= _callees(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
-    chosen = set(_readable(chosen, text))
+    chosen = {unit for unit in chosen if _short(unit)}
     return _selection(tree, [unit for unit in units if unit in chosen], own, *imports(tree)) if chosen else None
 
 
@@ -122,7 +121,7 @@ def everything(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames
     if select(text, tree, codes, own) is None:
         return None
     chosen = (unit for unit in units_of(tree, text, own) if unit.name or len(unit.text) < MAX_MODULE_STATEMENT)
-    return _selection(tree, _readable((unit for unit in chosen if len(unit.text) < MAX_UNIT), text), own, *imports(tree), trimmed=False)
+    return _selection(tree, [unit for unit in chosen if len(unit.text) < MAX_UNIT and _short(unit)], own, *imports(tree), trimmed=False)
 
 
 def matching(text: str, tree: ast.Module, pattern: re.Pattern[str], own: OwnNames) -> Selection:
@@ -134,7 +133,7 @@ def matching(text: str, tree: ast.Module, pattern: re.Pattern[str], own: OwnName
         pattern: searched in the text of each.
         own: names that are read as PyTorch's; the pattern is not of them.
     """
-    units = _readable((unit for unit in units_of(tree, text, NONE) if pattern.search(unit.text)), text)
+    units = [unit for unit in units_of(tree, text, NONE) if pattern.search(unit.text) and _short(unit)]
     return _selection(tree, units, own, *imports(tree))
 
 
@@ -149,7 +148,7 @@ def whole(text: str, tree: ast.Module, names: dict[str, str], own: OwnNames) -> 
     """
     units = list(units_of(tree, text, own))
     detaching = {unit.cls for unit in units if unit.cls is not None and DETACHES.search(unit.text)}
-    return _selection(tree, _readable((unit for unit in units if _is_looked_at(unit, detaching)), text), own, names, {})
+    return _selection(tree, [unit for unit in units if _is_looked_at(unit, detaching) and _short(unit)], own, names, {})
 
 
 def _is_looked_at(unit: Unit, detaching: set[ast.ClassDef]) -> bool:
@@ -328,14 +327,9 @@ def _number(node: ast.stmt) -> str | None:
     return target.id if isinstance(target, ast.Name) else None
 
 
-def _readable(units: Iterable[Unit], text: str) -> list[Unit]:
-    """Those that libcst can be given, with the heads of their classes."""
-    lines = text.split("\n")
-    return [unit for unit in units if readable((unit.node, *unit.rest, *_head(unit.cls)), lines)]
-
-
-def _head(cls: ast.ClassDef | None) -> tuple[ast.AST, ...]:
-    return () if cls is None else (*cls.decorator_list, *cls.bases, *cls.keywords)
+def _short(unit: Unit) -> bool:
+    """Whether no chain of `elif` is so long that it must have been generated: each arm has the conditions of all before it."""
+    return unit.text.count("elif") <= MAX_ARMS
 
 
 def _selection(
@@ -346,18 +340,18 @@ def _selection(
     relative: dict[str, tuple[int, str]],
     trimmed: bool = True,
 ) -> Selection:
-    """The chosen units as slices: statements of the module body first, then functions, and methods under their class's header."""
-    ranges: list[list[tuple[int, int]]] = []
+    """The chosen units: statements of the module body first, then functions, and methods under their class's header."""
+    ranges: list[tuple[int, int]] = []
     body: list[ast.stmt] = []
     for unit in sorted(units, key=lambda unit: bool(unit.name)):
-        node, lines = unit.slice() if trimmed else (unit.node, [(unit.first, unit.end)])
+        node = unit.trimmed() if trimmed else unit.node
+        ranges.append((unit.first, unit.end))
         if unit.cls is None:
             body += [node, *unit.rest]
-            ranges.append(lines)
             continue
         header = ast.ClassDef(name=unit.cls.name, bases=unit.cls.bases, keywords=unit.cls.keywords, body=[node], decorator_list=[])
         body.append(ast.copy_location(header, unit.cls))
-        ranges.append([(first_line(unit.cls), first_line(unit.cls.body[0])), *lines])
+        ranges.append((first_line(unit.cls), first_line(unit.cls.body[0])))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     bases = {cls.name: tuple(map(ast.unparse, cls.bases)) for cls in classes}
     guarded = frozenset(cls.name for cls in classes if any(_is_guarded_call(node, own) for node in cls.body))

@@ -8,23 +8,25 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 R = TypeVar("R")
+UNKNOWN: Any = object()
 
 
 def memoized(method: Callable[P, R]) -> Callable[P, R]:
-    """Compute a method once per argument.
+    """Compute a method once per argument; arguments are given by position.
 
     `functools.lru_cache` around a bound method ties the object into a reference cycle; a linter that goes over thousands
     of files cannot wait for the collector to let go of each.
     """
     name = f"_{method.__name__}_answers"
 
-    @wraps(method)
-    def answer(*args: P.args, **kwargs: P.kwargs) -> R:
-        owner, *rest = cast("tuple[Any, ...]", args)
-        answers: dict[Hashable, R] = owner.__dict__.setdefault(name, {})
-        key = tuple(rest)
-        if key not in answers:
-            answers[key] = method(*args, **kwargs)
-        return answers[key]
+    def answer(owner: Any, *key: Hashable) -> R:  # noqa: ANN401
+        kept = owner.__dict__
+        answers: dict[Hashable, R] | None = kept.get(name)
+        if answers is None:
+            answers = kept[name] = {}
+        found: R = answers.get(key, UNKNOWN)
+        if found is UNKNOWN:
+            found = answers[key] = method(owner, *key)  # type: ignore[arg-type, call-arg]
+        return found
 
-    return answer
+    return cast("Callable[P, R]", wraps(method)(answer))

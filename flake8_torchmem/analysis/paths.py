@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 
 
+@lru_cache(maxsize=8192)
 def root(path: str) -> str:
     """The variable that an access path starts from."""
     for index, char in enumerate(path):
@@ -13,9 +14,7 @@ def root(path: str) -> str:
     return path
 
 
-def prefixes(path: str) -> Iterator[str]:
+@lru_cache(maxsize=8192)
+def prefixes(path: str) -> tuple[str, ...]:
     """The path and every shorter path it goes through: `a.b['c']`, `a.b`, `a`."""
-    yield path
-    for index in range(len(path) - 1, 0, -1):
-        if path[index] in ".[":
-            yield path[:index]
+    return (path, *(path[:index] for index in range(len(path) - 1, 0, -1) if path[index] in ".["))

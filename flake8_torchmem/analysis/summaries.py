@@ -122,8 +122,9 @@ class Summaries:
         for function in self.bindings.program.all_functions():
             for event in function.events():
                 call = event.call if isinstance(event, (ir.Invoke, ir.Step, ir.Backward)) else None
-                callee = self.bindings.callee(call, function) if call else None
-                called = {callee, *self.bindings.overriding(call, function)} if call else set()
-                for each in called - {None}:
-                    found.setdefault(each, []).append((function, call))  # type: ignore[arg-type]
+                if call is None:
+                    continue
+                callee = self.bindings.callee(call, function)
+                for each in {*((callee,) if callee is not None else ()), *self.bindings.overriding(call, function)}:
+                    found.setdefault(each, []).append((function, call))
         return found

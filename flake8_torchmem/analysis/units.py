@@ -45,20 +45,13 @@ class Unit:
         """Names that it calls or hands to a loader."""
         return {name for part in self.text.split("(")[:-1] if (name := _last_word(part))} | set(COLLATES.findall(self.text))
 
-    def slice(self) -> tuple[ast.stmt, list[tuple[int, int]]]:
-        """Its node and lines without what declares options: of a training script that is often a third, which no rule looks at."""
+    def trimmed(self) -> ast.stmt:
+        """Its node without what declares options: of a training script that is often a third, which no rule looks at."""
         if not isinstance(self.node, (ast.FunctionDef, ast.AsyncFunctionDef)) or "add_argument" not in self.text:
-            return self.node, [(self.first, self.end)]
-        body, lines, begin = self.node.body[:1], [], self.first
-        for index, statement in enumerate(self.node.body[1:], 1):
-            if declares_option(statement) and _is_alone(self.node.body, index):
-                lines.append((begin, statement.lineno))
-                begin = (statement.end_lineno or statement.lineno) + 1
-            else:
-                body.append(statement)
+            return self.node
         node = copy(self.node)
-        node.body = body
-        return node, [(first, end) for first, end in (*lines, (begin, self.end)) if first < end]
+        node.body = self.node.body[:1] + [statement for statement in self.node.body[1:] if not declares_option(statement)]
+        return node
 
     @cached_property
     def loops(self) -> tuple[ast.AST, ...]:
@@ -103,13 +96,6 @@ def declares_option(statement: ast.stmt) -> bool:
     return isinstance(default, ast.Constant) and not isinstance(default.value, int)
 
 
-def _is_alone(body: list[ast.stmt], index: int) -> bool:
-    """Whether a statement, not the first of its block, shares no line with others."""
-    before, statement = body[index - 1], body[index]
-    after = body[index + 1].lineno if index + 1 < len(body) else None
-    return (before.end_lineno or 0) < statement.lineno and (after is None or after > (statement.end_lineno or 0))
-
-
 def _headers(loop: ast.AST) -> list[ast.expr]:
     if isinstance(loop, ast.While):
         return [loop.test]
@@ -146,7 +132,7 @@ def descendants(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def units_of(tree: ast.Module, text: str, own: OwnNames) -> Iterator[Unit]:
-    """Definitions and statements; those that share a line make one unit, as a slice is made of whole lines.
+    """Definitions and statements; those that share a line make one unit, as its text is of whole lines.
 
     Args:
         tree: of a file or a piece of one.

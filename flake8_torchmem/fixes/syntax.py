@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
+from importlib.metadata import version
 from typing import TypeVar
 
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
+from flake8_torchmem.fixes.readable import readable
 from flake8_torchmem.model import Span
-from flake8_torchmem.readable import readable
 from flake8_torchmem.source import parse
 
 Node = TypeVar("Node", bound=cst.CSTNode)
@@ -22,6 +24,7 @@ BETWEEN = (
     cst.IndentedBlock, cst.SimpleStatementSuite,
 )  # fmt: skip
 STATEMENTS = (cst.SimpleStatementLine, *COMPOUND)
+_PLACE = re.compile(r"parser error: error at (\d+):")
 
 
 class Refused(Exception):  # noqa: N818 - a decision, no error
@@ -49,7 +52,9 @@ class Syntax:
             wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
             self._positions: Mapping[cst.CSTNode, CodeRange] = wrapper.resolve(PositionProvider)
         except cst.ParserSyntaxError as error:
-            raise Refused("libcst cannot parse this file") from error
+            said = _PLACE.match(error.message)  # its `raw_line` is one too many, but for the last line
+            place = f"line {said[1]}" if said else "this file"
+            raise Refused(f"libcst {version('libcst')} cannot parse {place}, which Python can: a newer one may") from error
         except RecursionError as error:
             raise Refused("the file is nested too deeply for libcst") from error
         if self.module.code != text:

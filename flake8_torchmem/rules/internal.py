@@ -54,10 +54,9 @@ per-file-ignores) accepts the unchecked file.
 
 ## What it does
 
-Lists a file that could not be checked: it cannot be read, its bytes do not fit its declared encoding, it is not valid
-Python for the interpreter that runs the checker, or it has syntax that the installed libcst does not know yet. The message
-names the file, the line where there is one, and the cause. Under flake8 such files are E902 or E999, and only what libcst
-does not know is TM901.
+Lists a file that could not be checked: it cannot be read, its bytes do not fit its declared encoding, or it is not valid
+Python for the interpreter that runs the checker. The message names the file, the line where there is one, and the cause.
+`torchmem check` alone reports it; flake8 has E902 and E999 for the same files.
 
 ## Why it matters
 
@@ -65,8 +64,8 @@ A run that could not check a file must not look like a clean one: it exits with 
 
 ## What to do
 
-Mend the file, run the checker under the Python version that the file is written for, take a newer libcst where the message
-names it, or accept the file unchecked with `--ignore TM901`.
+Mend the file, run the checker under the Python version that the file is written for, or accept it unchecked with
+`--ignore TM901`.
 """,
 }
 
@@ -82,17 +81,4 @@ def internal_error(path: str, error: BaseException | str) -> Finding:
         severity=INTERNAL_ERROR.severity,
         message=f"could not be checked: {cause}",
         help="please report this with the file; the other files were checked",
-    )
-
-
-def unreadable_file(path: str, cause: str, line: int | None) -> Finding:
-    """The finding that stands for a file of which a part cannot be read, where there is no other way to say so."""
-    return Finding(
-        code=UNREADABLE_FILE.code,
-        name=UNREADABLE_FILE.name,
-        path=path,
-        span=Span(line or 1, 1, line or 1, 2),
-        severity=UNREADABLE_FILE.severity,
-        message=cause,
-        help="the file was not checked",
     )

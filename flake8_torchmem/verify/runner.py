@@ -79,6 +79,8 @@ class Runner:
         self._environment = {name: value for name, value in os.environ.items() if own_environment or name in KEPT} | FIXED
         self._running: dict[int, Process] = {}
         self._idle: list[Nursery] = []
+        # Nothing goes through this pipe. The system closes this end of it however this process ends, which ends what it runs.
+        self._lifeline, self._held = os.pipe()
 
     def __enter__(self) -> Runner:
         return self
@@ -87,6 +89,8 @@ class Runner:
         self.stop()
         while self._idle:
             self._idle.pop().close()
+        os.close(self._held)
+        os.close(self._lifeline)
 
     def stop(self) -> None:
         """End what runs, and run nothing more: each job that is under way, or asked for later, comes back as interrupted."""
@@ -111,7 +115,7 @@ class Runner:
             try:
                 process: Process | None = nursery.start(orders, start, cwd or inner) if nursery is not None else None
                 if process is None:  # what keeps PyTorch from being imported is told by a process of its own
-                    process = Spawned(orders, start, cwd or inner, self._environment)
+                    process = Spawned(orders, start, cwd or inner, self._environment, self._lifeline)
             finally:
                 os.close(start)
             printed = _Tail(end)
@@ -125,7 +129,7 @@ class Runner:
         if not self._copies:
             yield None
             return
-        nursery = self._idle.pop() if self._idle else Nursery(self._environment)
+        nursery = self._idle.pop() if self._idle else Nursery(self._environment, self._lifeline)
         try:
             yield nursery
         finally:

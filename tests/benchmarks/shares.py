@@ -24,10 +24,10 @@ from flake8_torchmem.source import SourceError, decode, parse
 from tests.benchmarks.corpora import WITHOUT, Corpus, corpora, flake8, parser, table
 
 T = TypeVar("T")
-IMPORTS = ("libcst", "flake8_torchmem.analysis.lower", "flake8_torchmem.analysis.facts", "flake8_torchmem.rules")
-AST, TEXT_GATE, AST_GATE, PARSE, LOWER, FLOW = "ast.parse", "text gate", "ast gate", "libcst parse of slices", "lowering", "flow and rules"
+IMPORTS = ("flake8_torchmem.analysis.lower", "flake8_torchmem.analysis.facts", "flake8_torchmem.rules")
+AST, TEXT_GATE, AST_GATE, LOWER, FLOW = "ast.parse", "text gate", "ast gate", "lowering", "flow and rules"
 CODES = rule_codes() | {INTERNAL_ERROR.code}
-STAGES = (TEXT_GATE, AST_GATE, PARSE, LOWER, FLOW)
+STAGES = (TEXT_GATE, AST_GATE, LOWER, FLOW)
 clock = time.process_time
 
 
@@ -65,10 +65,9 @@ class Tally:
         self.counts[TEXT_GATE] += bool(call[-1])
 
     def passed_ast(self, *call: object) -> None:
-        self.counts[AST_GATE] += call[-1] is not None
-
-    def parsed(self, _text: str, selection: gate.Selection, *_: object) -> None:
-        self.counts["libcst lines"] += sum(end - first for lines in selection.ranges for first, end in lines)
+        selection: gate.Selection | None = call[-1]  # type: ignore[assignment]
+        self.counts[AST_GATE] += selection is not None
+        self.counts["lines"] += sum(end - first for first, end in selection.ranges) if selection is not None else 0
 
 
 def main() -> None:
@@ -106,16 +105,11 @@ def measure(texts: Iterable[str]) -> Tally:
         for owner, name, stage, after in (
             (engine, "candidate", TEXT_GATE, tally.passed_text),
             (gate, "select", AST_GATE, tally.passed_ast),
-            (findings, "Slices", PARSE, tally.parsed),
-            (importlib.import_module("libcst"), "parse_module", PARSE, lambda *_: None),
             (findings, "lower", LOWER, lambda *_: None),
         ):
             stack.enter_context(patch.object(owner, name, tally.timed(stage, getattr(owner, name), after)))
         for text in texts:
             tally.check(text, syntax_tree(text))
-    # Slices are parsed as the lowering asks for them: their time was counted twice.
-    tally.seconds[LOWER] -= tally.seconds[PARSE]
-    tally.seconds[FLOW] += tally.seconds[PARSE]
     return tally
 
 
@@ -127,7 +121,7 @@ def _print(corpus: Corpus, texts: tuple[str, ...], tallies: list[Tally], own: fl
     sys.stdout.write(
         f"\n{corpus.name}: {len(texts)} files, {lines} lines; flake8 itself {own:.2f} s of processor time\n"
         f"text gate passed by {counts[TEXT_GATE]} files, ast gate by {counts[AST_GATE]}; "
-        f"lines parsed by libcst {counts['libcst lines']} ({counts['libcst lines'] / lines:.1%}); "
+        f"lines that are lowered {counts['lines']} ({counts['lines'] / lines:.1%}); "
         f"findings {counts['findings']}, failures {counts['failures']}\n" + table(("stage", "ms", "of ast.parse", "of flake8"), rows)
     )
 

@@ -11,10 +11,11 @@ from itertools import chain
 from flake8_torchmem.analysis import gate, ir
 from flake8_torchmem.analysis.imports.project import Allowance, Project
 from flake8_torchmem.analysis.lower import lower
-from flake8_torchmem.source import Slices, SourceError, parse
+from flake8_torchmem.source import SourceError, parse
 
 MAX_DEPTH = 3
 MAX_CALLERS = 40
+MAX_ASKED = 200  # functions whose callers are looked for: each is a search through the project
 
 
 class Importers:
@@ -41,7 +42,7 @@ class Importers:
         """
         pending = deque((function, self._path(function.file), 0) for function in dict.fromkeys(functions))
         asked: set[tuple[str, str]] = set()
-        while pending:
+        while pending and len(asked) < MAX_ASKED:
             function, path, depth = pending.popleft()
             if depth >= MAX_DEPTH or function.name == "<module>" or (path, function.name) in asked:
                 continue
@@ -97,10 +98,7 @@ class Importers:
         outline = self.project.outline(path, self.root)
         own = outline.scope if outline is not None else {}
         names = own | self.project.names(path, self.root, selection.imports, selection.relative)
-        try:
-            return lower(Slices(text, selection).modules(), ir.File(os.path.relpath(path, self.root), names, True, self.program.file.own))
-        except SourceError:
-            return None
+        return lower(selection.body, ir.File(os.path.relpath(path, self.root), names, True, self.program.file.own))
 
 
 def _module(path: str) -> str:

@@ -15,7 +15,7 @@ from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.objects import annotated
 from flake8_torchmem.model import Span
 from flake8_torchmem.ownnames import OwnNames
-from flake8_torchmem.source import Slices, SourceError
+from flake8_torchmem.source import Places
 
 # What a long function must speak of to change gradients, to detach tensors, or to guard; short ones are read in any case.
 SPEAKS = re.compile(r"backward|zero_grad|\.step\(|\.grad\b|no_grad|inference_mode|set_grad_enabled|detach\(|\.item\(")
@@ -41,10 +41,7 @@ class Linked:
 
     def locate(self, site: ir.Site) -> Span | None:
         """Where a site is in its linked file; None when it cannot be found again."""
-        place = self.places[site.file]
-        outline = place.outline
-        tree = outline.parse(place.name)
-        return Slices(outline.text, gate.whole(outline.text, tree, outline.scope, site.file.own)).locate(site) if tree is not None else None
+        return Places(self.places[site.file].outline.text).locate(site)
 
 
 class Linker:
@@ -142,7 +139,7 @@ class Linker:
 
 
 def read(place: Place, own: OwnNames) -> Definition | None:
-    """Parse and lower one definition; None when Python or libcst cannot parse it.
+    """Parse and lower one definition; None when it cannot be parsed.
 
     Args:
         place: where it is.
@@ -153,10 +150,7 @@ def read(place: Place, own: OwnNames) -> Definition | None:
     if tree is None:
         return None
     selection = gate.whole(outline.text, tree, outline.scope, own)
-    try:
-        program = lower(Slices(outline.text, selection).modules(), ir.File(outline.shown, outline.scope, True, own))
-    except SourceError:
-        return None
+    program = lower(selection.body, ir.File(outline.shown, outline.scope, True, own))
     bases = {cls: tuple(torchapi.resolve(base, outline.scope) for base in names) for cls, names in selection.bases.items()}
     return Definition(program, bases, selection.guarded)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from flake8_torchmem.analysis.imports.statements import imports
 from flake8_torchmem.source import SourceError, parse
@@ -19,7 +20,7 @@ from flake8_torchmem.source import SourceError, parse
 STARTS = re.compile(r"^[A-Za-z_@]", re.M)
 CONTINUES = re.compile(r"(?:else|elif|except|finally)\b")
 DEFINES = re.compile(r"^(?:async\s+)?(?:def|class)\s+(\w+)", re.M)
-IMPORTS = re.compile(r"^\s*(?:lazy\s+)?(?:from\s+[\w.]+\s+import|import)\b", re.M)
+IMPORTS = re.compile(r"^[^\S\n]*(?:lazy\s+)?(?:from\s+[\w.]+\s+import|import)\b", re.M)
 
 
 @dataclass
@@ -51,10 +52,9 @@ class Outline:
 
     def parse(self, name: str) -> ast.Module | None:
         """The syntax tree of one definition, its lines numbered as in the file; None when it cannot be parsed alone."""
-        first, end = self.definitions[name]
-        lines = self.text.split("\n")[first - 1 : end - 1]
+        first, _ = self.definitions[name]
         try:
-            return parse("\n" * (first - 1) + "\n".join(lines) + "\n")
+            return parse("\n" * (first - 1) + self.source(name) + "\n")
         except SourceError:
             return None
 
@@ -65,7 +65,11 @@ class Outline:
     def source(self, name: str) -> str:
         """The text of a definition."""
         first, end = self.definitions[name]
-        return "\n".join(self.text.split("\n")[first - 1 : end - 1])
+        return "\n".join(self._lines[first - 1 : end - 1])
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.text.split("\n")
 
 
 def outline(path: str, root: str, text: str) -> Outline:
@@ -79,12 +83,15 @@ def outline(path: str, root: str, text: str) -> Outline:
     shown = os.path.relpath(path, root).replace(os.sep, "/")
     module = shown.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     found = Outline(path, shown, module, text)
+    importing = []
     for first, piece in _pieces(text):
         defines = DEFINES.search(piece) if piece.startswith(("@", "def", "class", "async")) else None
         if defines is not None:
             found.definitions[defines[1]] = (first, first + piece.rstrip().count("\n") + 1)
         elif IMPORTS.search(piece):
-            _add_imports(piece, found)
+            importing.append(piece)
+    for statement in _statements(importing):
+        _add_imports(statement, found)
     return found
 
 
@@ -106,12 +113,17 @@ def _pieces(text: str) -> list[tuple[int, str]]:
     return pieces
 
 
-def _add_imports(piece: str, found: Outline) -> None:
+def _statements(pieces: list[str]) -> Iterator[ast.stmt]:
+    """The pieces parsed: in one go, or where one is none that can be parsed alone, one by one."""
     try:
-        tree = parse(piece)
+        yield from parse("".join(pieces)).body
     except SourceError:
-        return
-    absolute, relative = imports(tree)
+        if len(pieces) > 1:
+            yield from chain.from_iterable(_statements([piece]) for piece in pieces)
+
+
+def _add_imports(statement: ast.stmt, found: Outline) -> None:
+    absolute, relative = imports(ast.Module([statement], []))
     found.imports.update(absolute)
     found.relative.update(relative)
     if "*" in found.imports:

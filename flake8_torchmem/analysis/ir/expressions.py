@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -39,20 +40,25 @@ class File:
 
 @dataclass(eq=False, slots=True)
 class Mark:
-    """A statement by its number in the order of lowering, and how many calls and comprehensions it holds."""
+    """A statement by its number in the order of lowering, and its syntax; the module body has none."""
 
     number: int
     file: File
-    expressions: int = 0
+    node: ast.stmt | None = None
+
+    @property
+    def first(self) -> Mark:
+        """The first statement of its suite, which has the next number; itself where it has none."""
+        suite = getattr(self.node, "body", None)
+        return Mark(self.number + 1, self.file, suite[0]) if isinstance(suite, list) else self
 
 
 @dataclass(eq=False, slots=True)
 class Site:
-    """A statement, or the call, comprehension or decorator of this rank in it. `source` finds the place, only when it is reported."""
+    """A statement, or a call, comprehension or decorator in it. `source` tells the place, only when it is reported."""
 
     mark: Mark
-    rank: int | None = None
-    decorator: bool = False
+    node: ast.expr | None = None
 
     @property
     def file(self) -> File:
@@ -98,7 +104,11 @@ class Const(Expr):
 
 @dataclass(eq=False, slots=True)
 class Call(Expr):
-    """A call, with the context it is evaluated in. `star` when arguments are spread into it."""
+    """A call, with the context it is evaluated in. `star` when arguments are spread into it.
+
+    `path`: the callee's access path, if it has one. `method`: the last part of the callee, `backward` of `loss.backward(...)` and of
+    `f().backward()`. `receiver`: what stands before the last dot, if anything. All rules ask for these, so they are worked out once.
+    """
 
     func: Expr
     args: tuple[Expr, ...]
@@ -106,26 +116,18 @@ class Call(Expr):
     star: bool
     ctx: Context
     site: Site
+    path: str | None = field(init=False, default=None)
+    method: str = field(init=False, default="")
+    receiver: Expr | None = field(init=False, default=None)
 
-    @property
-    def path(self) -> str | None:
-        """The callee's access path, if it has one."""
-        return self.func.path if isinstance(self.func, Name) else None
-
-    @property
-    def method(self) -> str:
-        """The last part of the callee: `backward` of `loss.backward(...)` and of `f().backward()`."""
-        if isinstance(self.func, Name):
-            return self.func.path.rpartition(".")[2]
-        return self.func.name if isinstance(self.func, Attr) else ""
-
-    @property
-    def receiver(self) -> Expr | None:
-        """What stands before the last dot, if anything."""
-        if isinstance(self.func, Name):
-            base = self.func.path.rpartition(".")[0]
-            return Name(base) if base else None
-        return self.func.base if isinstance(self.func, Attr) else None
+    def __post_init__(self) -> None:
+        func = self.func
+        if isinstance(func, Name):
+            self.path = func.path
+            base, _, self.method = func.path.rpartition(".")
+            self.receiver = Name(base) if base else None
+        elif isinstance(func, Attr):
+            self.method, self.receiver = func.name, func.base
 
     @property
     def operands(self) -> tuple[Expr, ...]:
@@ -213,19 +215,8 @@ class Context:
 
 def parts(expr: Expr) -> tuple[Expr, ...]:
     """The direct parts of an expression."""
-    if isinstance(expr, (Op, Opaque)):
-        return expr.args
-    if isinstance(expr, Call):
-        return (expr.func, *expr.operands)
-    if isinstance(expr, Seq):
-        return expr.items
-    if isinstance(expr, Item):
-        return (expr.base, expr.key)
-    if isinstance(expr, Attr):
-        return (expr.base,)
-    if isinstance(expr, Comp):
-        return (expr.element,) if expr.loop.iterable is None else (expr.element, expr.loop.iterable)
-    return ()
+    below = PARTS.get(type(expr))
+    return below(expr) if below is not None else ()
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
@@ -234,12 +225,32 @@ def walk(expr: Expr) -> Iterator[Expr]:
     while pending:
         node = pending.pop()
         yield node
-        pending.extend(reversed(parts(node)))
+        below = PARTS.get(type(node))
+        if below is not None:
+            pending.extend(reversed(below(node)))
 
 
-def names(expr: Expr) -> Iterator[str]:
+def names(expr: Expr) -> list[str]:
     """Every access path that the expression reads."""
-    return (node.path for node in walk(expr) if isinstance(node, Name))
+    if type(expr) is Name:
+        return [expr.path]
+    return [node.path for node in walk(expr) if isinstance(node, Name)]
+
+
+def _of_comprehension(expr: Comp) -> tuple[Expr, ...]:
+    return (expr.element,) if expr.loop.iterable is None else (expr.element, expr.loop.iterable)
+
+
+# Names and constants have none.
+PARTS: dict[type[Expr], Callable[..., tuple[Expr, ...]]] = {
+    Op: lambda expr: expr.args,
+    Opaque: lambda expr: expr.args,
+    Call: lambda expr: (expr.func, *expr.operands),
+    Seq: lambda expr: expr.items,
+    Item: lambda expr: (expr.base, expr.key),
+    Attr: lambda expr: (expr.base,),
+    Comp: _of_comprehension,
+}
 
 
 def text(expr: Expr, rename: Callable[[str], str] = str) -> str:

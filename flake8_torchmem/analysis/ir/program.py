@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from flake8_torchmem.analysis.ir.events import Event
+from flake8_torchmem.analysis.ir.events import Event, Invoke
 from flake8_torchmem.analysis.ir.expressions import Call, Expr, File, Grad, Loop, Mark, Site
 
 
@@ -61,6 +61,9 @@ class Function:
     free: set[str] = field(default_factory=set)
     grad: Grad = Grad.ON
     annotations: dict[str, Expr] = field(default_factory=dict)
+    _events: tuple[Event, ...] | None = None
+    _calls: tuple[Invoke, ...] | None = None
+    _locals: frozenset[str] | None = None
 
     @property
     def file(self) -> File:
@@ -69,11 +72,22 @@ class Function:
 
     def decorator(self, index: int) -> Site:
         """Where its decorator of this index stands, to be reported."""
-        return Site(self.mark, index, decorator=True)
+        return Site(self.mark, self.mark.node.decorator_list[index])  # type: ignore[union-attr]
 
-    def events(self) -> Iterator[Event]:
-        """All events in source order; those of one statement in evaluation order, what a loop does after each turn behind its body."""
-        return chain.from_iterable([block.events for block in self.blocks])
+    def events(self) -> tuple[Event, ...]:
+        """All events in source order; those of one statement in evaluation order, what a loop does after each turn behind its body.
+
+        To be asked for when the function has been lowered: they are kept.
+        """
+        if self._events is None:
+            self._events = tuple(chain.from_iterable([block.events for block in self.blocks]))
+        return self._events
+
+    def calls(self) -> tuple[Invoke, ...]:
+        """The plain calls among its events."""
+        if self._calls is None:
+            self._calls = tuple([event for event in self.events() if isinstance(event, Invoke)])
+        return self._calls
 
     def arguments(self, call: Call) -> list[tuple[str, Expr]]:
         """Parameters with what a call gives for them, `self` left out."""
@@ -81,9 +95,16 @@ class Function:
         return [*zip(params, call.args, strict=False), *call.kwargs.items()]
 
     @property
-    def locals(self) -> set[str]:
-        """Names that live in this function alone."""
-        return (set(self.params) | {p for p in self.assigned if "." not in p and "[" not in p}) - self.free
+    def comprehends(self) -> bool:
+        """Whether there is a comprehension in it."""
+        return any(loop.kind == "comp" for loop in self.loops)
+
+    @property
+    def locals(self) -> frozenset[str]:
+        """Names that live in this function alone; to be asked for when it has been lowered."""
+        if self._locals is None:
+            self._locals = frozenset((*self.params, *[p for p in self.assigned if "." not in p and "[" not in p])) - self.free
+        return self._locals
 
 
 @dataclass(eq=False, slots=True)
@@ -125,6 +146,7 @@ class Program:
     def release(self) -> None:
         """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
         for function in self.own_functions():
+            function._events = function._calls = None
             for block in function.blocks:
                 block.edges.clear()
                 block.events.clear()

@@ -1,10 +1,9 @@
-"""libcst expressions to `ir` expressions, with their calls emitted in evaluation order."""
+"""Expressions of the syntax tree to `ir` expressions, with their calls emitted in evaluation order."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Sequence
-
-import libcst as cst
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.lower import own
@@ -13,27 +12,17 @@ from flake8_torchmem.analysis.lower.scope import Scope
 
 # Deeper expressions are opaque: nobody writes training code fifty levels deep, generated tables do.
 MAX_DEPTH = 50
+# Literals that no rule asks for.
+UNREAD = (bytes, complex, type(...))
 
-OPERATORS = {
-    "Add": "+", "Subtract": "-", "Multiply": "*", "Divide": "/", "FloorDivide": "//", "Modulo": "%", "Power": "**",
-    "MatrixMultiply": "@", "BitAnd": "&", "BitOr": "|", "BitXor": "^", "LeftShift": "<<", "RightShift": ">>",
-    "And": "and", "Or": "or", "Not": "not", "Minus": "neg", "Plus": "pos", "BitInvert": "~",
-    "Equal": "==", "NotEqual": "!=", "LessThan": "<", "LessThanEqual": "<=", "GreaterThan": ">", "GreaterThanEqual": ">=",
-    "Is": "is", "IsNot": "is not", "In": "in", "NotIn": "not in",
+Comprehension = ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
+
+OPERATORS: dict[type[ast.AST], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.MatMult: "@",
+    ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<", ast.RShift: ">>", ast.And: "and", ast.Or: "or",
+    ast.Not: "not", ast.USub: "neg", ast.UAdd: "pos", ast.Invert: "~", ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=",
+    ast.Gt: ">", ast.GtE: ">=", ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
 }  # fmt: skip
-
-
-def operator(node: cst.CSTNode) -> str:
-    """The sign of an operator node; augmented assignments by the operator that they apply."""
-    return OPERATORS.get(type(node).__name__.removesuffix("Assign"), "?")
-
-
-def literal(node: cst.BaseNumber) -> object:
-    """The number that is written, or None when it is none that Python can build."""
-    try:
-        return int(node.value, 0) if isinstance(node, cst.Integer) else float(getattr(node, "value", "nan"))
-    except ValueError:
-        return None
 
 
 class Expressions:
@@ -43,7 +32,7 @@ class Expressions:
         self.scope = scope
         self.depth = 0
 
-    def lower(self, node: cst.CSTNode) -> ir.Expr:
+    def lower(self, node: ast.expr) -> ir.Expr:
         """The expression's tree; its calls have been emitted."""
         handler = HANDLERS.get(type(node))
         if handler is None or self.depth >= MAX_DEPTH:
@@ -53,90 +42,84 @@ class Expressions:
         self.depth -= 1
         return result
 
-    def name(self, node: cst.Name) -> ir.Expr:
-        if node.value in ("True", "False", "None"):
-            return ir.Const({"True": True, "False": False, "None": None}[node.value])
-        return ir.Name(self.scope.renamed.get(node.value, node.value))
+    def name(self, node: ast.Name) -> ir.Expr:
+        return ir.Name(self.scope.renamed.get(node.id, node.id))
 
-    def attribute(self, node: cst.Attribute) -> ir.Expr:
+    def attribute(self, node: ast.Attribute) -> ir.Expr:
         base = self.lower(node.value)
-        return ir.Name(f"{base.path}.{node.attr.value}") if isinstance(base, ir.Name) else ir.Attr(base, node.attr.value)
+        return ir.Name(f"{base.path}.{node.attr}") if isinstance(base, ir.Name) else ir.Attr(base, node.attr)
 
-    def subscript(self, node: cst.Subscript) -> ir.Expr:
-        base = self.lower(node.value)
-        keys = [self.lower(element.slice) for element in node.slice]
-        key = keys[0] if len(keys) == 1 else ir.Seq("tuple", tuple(keys))
+    def subscript(self, node: ast.Subscript) -> ir.Expr:
+        base, key = self.lower(node.value), self.lower(node.slice)
         if isinstance(base, ir.Name) and isinstance(key, ir.Const) and isinstance(key.value, (str, int)):
             return ir.Name(f"{base.path}[{key.value!r}]")
         return ir.Item(base, key)
 
-    def index(self, node: cst.Index) -> ir.Expr:
-        return self.lower(node.value)
+    def slice(self, node: ast.Slice) -> ir.Expr:
+        return ir.Seq("slice", tuple([self.lower(part) for part in (node.lower, node.upper, node.step) if part is not None]))
 
-    def slice(self, node: cst.Slice) -> ir.Expr:
-        return ir.Seq("slice", tuple(self.lower(part) for part in (node.lower, node.upper, node.step) if part is not None))
+    def constant(self, node: ast.Constant) -> ir.Expr:
+        return ir.Opaque() if isinstance(node.value, UNREAD) else ir.Const(node.value)
 
-    def number(self, node: cst.BaseNumber) -> ir.Expr:
-        return ir.Const(literal(node))
+    def formatted(self, node: ast.JoinedStr) -> ir.Expr:
+        return ir.Op("format", tuple([self.lower(part) for part in node.values]))
 
-    def string(self, node: cst.SimpleString) -> ir.Expr:
-        return ir.Const(node.raw_value)
-
-    def joined(self, node: cst.ConcatenatedString) -> ir.Expr:
-        return ir.Op("format", (self.lower(node.left), self.lower(node.right)))
-
-    def formatted(self, node: cst.FormattedString) -> ir.Expr:
-        return ir.Op("format", tuple(self.part(part) for part in node.parts))
-
-    def part(self, node: cst.BaseFormattedStringContent) -> ir.Expr:
-        if not isinstance(node, cst.FormattedStringExpression):
-            return ir.Const(getattr(node, "value", ""))
-        value = self.lower(node.expression)
+    def part(self, node: ast.FormattedValue) -> ir.Expr:
+        value = self.lower(node.value)
         return ir.Op("spec", (value,)) if node.format_spec else value  # `{x:.3f}` takes a number, `{x}` anything
 
-    def call(self, node: cst.Call) -> ir.Expr:
-        site = self.scope.expression()
+    def starred(self, node: ast.Starred) -> ir.Expr:
+        return self.lower(node.value)
+
+    def call(self, node: ast.Call) -> ir.Expr:
+        site = self.scope.expression(node)
         func = self.lower(node.func)
         if isinstance(func, ir.Name) and func.path in self.scope.methods:
             func = ir.Name(self.scope.methods[func.path])
-        args = tuple(self.lower(arg.value) for arg in node.args if arg.keyword is None)
-        kwargs = {arg.keyword.value: self.lower(arg.value) for arg in node.args if arg.keyword is not None}
-        star = any(arg.star for arg in node.args)
-        call = ir.Call(func, args, kwargs, star, self.scope.ctx, site)
+        args = [self.lower(arg) for arg in node.args]
+        spread = [self.lower(keyword.value) for keyword in node.keywords if keyword.arg is None]
+        kwargs = {keyword.arg: self.lower(keyword.value) for keyword in node.keywords if keyword.arg is not None}
+        star = bool(spread) or any(isinstance(arg, ast.Starred) for arg in node.args)
+        call = ir.Call(func, (*args, *spread), kwargs, star, self.scope.ctx, site)
         call, events = own.read(call, self.scope) or (call, list(classify(call, self.scope)))
         for event in events:
             self.scope.emit(event)
         return call
 
-    def binary(self, node: cst.BinaryOperation) -> ir.Expr:
-        spine: list[cst.BinaryOperation] = []
-        left: cst.CSTNode = node
-        while isinstance(left, cst.BinaryOperation):
+    def binary(self, node: ast.BinOp) -> ir.Expr:
+        spine: list[ast.BinOp] = []
+        left: ast.expr = node
+        while isinstance(left, ast.BinOp):
             spine.append(left)
             left = left.left
         if len(spine) > MAX_DEPTH:
             return ir.Opaque()
         result = self.lower(left)
         for part in reversed(spine):
-            result = ir.Op(operator(part.operator), (result, self.lower(part.right)))
+            result = ir.Op(OPERATORS[type(part.op)], (result, self.lower(part.right)))
         return result
 
-    def boolean(self, node: cst.BooleanOperation) -> ir.Expr:
-        return ir.Op(operator(node.operator), (self.lower(node.left), self.lower(node.right)))
+    def boolean(self, node: ast.BoolOp) -> ir.Expr:
+        if len(node.values) > MAX_DEPTH:
+            return ir.Opaque()
+        sign, result = OPERATORS[type(node.op)], self.lower(node.values[0])
+        for value in node.values[1:]:
+            result = ir.Op(sign, (result, self.lower(value)))
+        return result
 
-    def unary(self, node: cst.UnaryOperation) -> ir.Expr:
-        return ir.Op(operator(node.operator), (self.lower(node.expression),))
+    def unary(self, node: ast.UnaryOp) -> ir.Expr:
+        return ir.Op(OPERATORS[type(node.op)], (self.lower(node.operand),))
 
-    def comparison(self, node: cst.Comparison) -> ir.Expr:
+    def comparison(self, node: ast.Compare) -> ir.Expr:
         left = self.lower(node.left)
         tests: list[ir.Expr] = []
-        for target in node.comparisons:
-            right = self.lower(target.comparator)
-            tests.append(ir.Op(operator(target.operator), (left, right)))
+        for sign, comparator in zip(node.ops, node.comparators, strict=True):
+            right = self.lower(comparator)
+            tests.append(ir.Op(OPERATORS[type(sign)], (left, right)))
             left = right
         return tests[0] if len(tests) == 1 else ir.Op("and", tuple(tests))
 
-    def conditional(self, node: cst.IfExp) -> ir.Expr:
+    def conditional(self, node: ast.IfExp) -> ir.Expr:
         test = self.lower(node.test)
         with self.scope.branch(test, True):
             then = self.lower(node.body)
@@ -144,26 +127,27 @@ class Expressions:
             other = self.lower(node.orelse)
         return ir.Op("if", (test, then, other))
 
-    def sequence(self, node: cst.Tuple | cst.List | cst.Set) -> ir.Expr:
-        return ir.Seq(type(node).__name__.lower(), tuple(self.lower(element.value) for element in node.elements))
+    def sequence(self, node: ast.Tuple | ast.List | ast.Set) -> ir.Expr:
+        return ir.Seq(type(node).__name__.lower(), tuple([self.lower(element) for element in node.elts]))
 
-    def dictionary(self, node: cst.Dict) -> ir.Expr:
-        keys = tuple(self.lower(e.key) if isinstance(e, cst.DictElement) else None for e in node.elements)
-        return ir.Seq("dict", tuple(self.lower(element.value) for element in node.elements), keys)
+    def dictionary(self, node: ast.Dict) -> ir.Expr:
+        keys = tuple([self.lower(key) if key is not None else None for key in node.keys])
+        return ir.Seq("dict", tuple([self.lower(value) for value in node.values]), keys)
 
-    def comprehension(self, node: cst.BaseSimpleComp | cst.DictComp) -> ir.Expr:
-        return self._comprehension(node, node.for_in, self.scope.expression())
+    def comprehension(self, node: Comprehension) -> ir.Expr:
+        return self._comprehension(node, node.generators, self.scope.expression(node))
 
-    def _comprehension(self, node: cst.BaseSimpleComp | cst.DictComp, clause: cst.CompFor, site: ir.Site) -> ir.Expr:
+    def _comprehension(self, node: Comprehension, clauses: Sequence[ast.comprehension], site: ir.Site) -> ir.Expr:
+        clause, inner = clauses[0], clauses[1:]
         iterable = self.lower(clause.iter)
         with self.scope.comprehension(iterable, site, target_names(clause.target)) as loop:
             self.bind(clause.target, ir.Item(iterable, ir.Opaque()), "target")
-            conditions = [self.lower(test.test) for test in clause.ifs]
+            conditions = [self.lower(test) for test in clause.ifs]
             self.scope.fn.tests.extend(conditions)
-            if clause.inner_for_in is not None:
-                return self._comprehension(node, clause.inner_for_in, site)
-            element = node.value if isinstance(node, cst.DictComp) else node.elt
-            if isinstance(node, cst.DictComp):
+            if inner:
+                return self._comprehension(node, inner, site)
+            element = node.value if isinstance(node, ast.DictComp) else node.elt
+            if isinstance(node, ast.DictComp):
                 self.lower(node.key)
             kind = type(node).__name__
             if conditions:
@@ -171,34 +155,32 @@ class Expressions:
                     return ir.Comp(kind, self.lower(element), loop)
             return ir.Comp(kind, self.lower(element), loop)
 
-    def function(self, node: cst.Lambda) -> ir.Expr:
+    def function(self, node: ast.Lambda) -> ir.Expr:
         """A lambda by the name of the function that it makes."""
-        scope = self.scope.nested(node.params)
+        scope = self.scope.nested(node.args)
         value = Expressions(scope).lower(node.body)
         scope.emit(ir.Return(scope.ctx, scope.site(), value))
         return ir.Name(scope.fn.name)
 
-    def wrapped(self, node: cst.Await | cst.Yield | cst.From) -> ir.Expr:
-        inner: cst.CSTNode | None = (
-            node.item if isinstance(node, cst.From) else getattr(node, "expression", None) or getattr(node, "value", None)
-        )
-        value = self.lower(inner) if inner is not None else ir.Const(None)
-        if isinstance(node, cst.Yield):
-            self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(), value, "yield"))
-            return ir.Opaque()
-        return value
+    def awaited(self, node: ast.Await) -> ir.Expr:
+        return self.lower(node.value)
 
-    def walrus(self, node: cst.NamedExpr) -> ir.Expr:
+    def yielded(self, node: ast.Yield | ast.YieldFrom) -> ir.Expr:
+        value = self.lower(node.value) if node.value is not None else ir.Const(None)
+        self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(), value, "yield"))
+        return ir.Opaque()
+
+    def walrus(self, node: ast.NamedExpr) -> ir.Expr:
         value = self.lower(node.value)
         self.bind(node.target, value)
         return value
 
-    def bind(self, target: cst.CSTNode, value: ir.Expr, kind: str = "assign") -> None:
+    def bind(self, target: ast.expr, value: ir.Expr, kind: str = "assign") -> None:
         """Emit what assigning `value` to a target means, tuple targets part by part."""
         site = self.scope.site()
-        if isinstance(target, (cst.Tuple, cst.List)):
-            values = value.items if isinstance(value, ir.Seq) and len(value.items) == len(target.elements) else None
-            self._unpack(target.elements, values, value, kind)
+        if isinstance(target, (ast.Tuple, ast.List)):
+            values = value.items if isinstance(value, ir.Seq) and len(value.items) == len(target.elts) else None
+            self._unpack(target.elts, values, value, kind)
             return
         place = self.lower(target)
         if isinstance(place, ir.Item):
@@ -208,10 +190,10 @@ class Expressions:
         elif isinstance(place, ir.Name):
             self.scope.assign(place.path, value, kind, site)
 
-    def _unpack(self, elements: Sequence[cst.BaseElement], values: Sequence[ir.Expr] | None, value: ir.Expr, kind: str) -> None:
+    def _unpack(self, elements: Sequence[ast.expr], values: Sequence[ir.Expr] | None, value: ir.Expr, kind: str) -> None:
         for index, element in enumerate(elements):
             part = values[index] if values is not None else ir.Item(value, ir.Const(index))
-            self.bind(element.value, part, kind)
+            self.bind(element.value if isinstance(element, ast.Starred) else element, part, kind)
 
     def path(self, expr: ir.Expr) -> str | None:
         """The access path of what a subscript is taken of; `d[k]` of an unknown key stands for the whole `d`."""
@@ -220,26 +202,27 @@ class Expressions:
         return expr.path if isinstance(expr, ir.Name) else None
 
 
-def target_names(target: cst.CSTNode) -> tuple[str, ...]:
+def target_names(target: ast.expr) -> tuple[str, ...]:
     """The plain names that a loop's or comprehension's target binds."""
     found, pending = [], [target]
     while pending:
         node = pending.pop()
-        if isinstance(node, (cst.Tuple, cst.List)):
-            pending.extend(element.value for element in node.elements)
-        elif isinstance(node, cst.Name):
-            found.append(node.value)
+        if isinstance(node, (ast.Tuple, ast.List)):
+            pending.extend(node.elts)
+        elif isinstance(node, ast.Starred):
+            pending.append(node.value)
+        elif isinstance(node, ast.Name):
+            found.append(node.id)
     return tuple(found)
 
 
-HANDLERS: dict[type[cst.CSTNode], Callable[..., ir.Expr]] = {
-    cst.Name: Expressions.name, cst.Attribute: Expressions.attribute, cst.Subscript: Expressions.subscript,
-    cst.Index: Expressions.index, cst.Slice: Expressions.slice, cst.Integer: Expressions.number, cst.Float: Expressions.number,
-    cst.SimpleString: Expressions.string, cst.ConcatenatedString: Expressions.joined, cst.FormattedString: Expressions.formatted,
-    cst.Call: Expressions.call, cst.BinaryOperation: Expressions.binary, cst.BooleanOperation: Expressions.boolean,
-    cst.UnaryOperation: Expressions.unary, cst.Comparison: Expressions.comparison, cst.IfExp: Expressions.conditional,
-    cst.Tuple: Expressions.sequence, cst.List: Expressions.sequence, cst.Set: Expressions.sequence, cst.Dict: Expressions.dictionary,
-    cst.ListComp: Expressions.comprehension, cst.SetComp: Expressions.comprehension, cst.GeneratorExp: Expressions.comprehension,
-    cst.DictComp: Expressions.comprehension, cst.Lambda: Expressions.function, cst.Await: Expressions.wrapped,
-    cst.Yield: Expressions.wrapped, cst.From: Expressions.wrapped, cst.NamedExpr: Expressions.walrus,
+HANDLERS: dict[type[ast.expr], Callable[..., ir.Expr]] = {
+    ast.Name: Expressions.name, ast.Attribute: Expressions.attribute, ast.Subscript: Expressions.subscript, ast.Slice: Expressions.slice,
+    ast.Constant: Expressions.constant, ast.JoinedStr: Expressions.formatted, ast.FormattedValue: Expressions.part,
+    ast.Starred: Expressions.starred, ast.Call: Expressions.call, ast.BinOp: Expressions.binary, ast.BoolOp: Expressions.boolean,
+    ast.UnaryOp: Expressions.unary, ast.Compare: Expressions.comparison, ast.IfExp: Expressions.conditional,
+    ast.Tuple: Expressions.sequence, ast.List: Expressions.sequence, ast.Set: Expressions.sequence, ast.Dict: Expressions.dictionary,
+    ast.ListComp: Expressions.comprehension, ast.SetComp: Expressions.comprehension, ast.GeneratorExp: Expressions.comprehension,
+    ast.DictComp: Expressions.comprehension, ast.Lambda: Expressions.function, ast.Await: Expressions.awaited,
+    ast.Yield: Expressions.yielded, ast.YieldFrom: Expressions.yielded, ast.NamedExpr: Expressions.walrus,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -69,7 +69,7 @@ def _is_loss(path: str) -> bool:
     return bool(torchapi.LOSS_NAME.search(torchapi.last(path)))
 
 
-NAMED = {
+NAMED: dict[str, Callable[[str], bool]] = {
     "backward": _is_loss,
     "step": torchapi.looks_like_optimizer,
     "zero_grad": torchapi.looks_like_optimizer,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-
-import libcst as cst
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -49,7 +48,7 @@ class Scope:
             self.fn.blocks.append(block)
         self.block = block
 
-    def nested(self, params: cst.Parameters) -> Scope:
+    def nested(self, params: ast.arguments) -> Scope:
         """The scope of a lambda: a function of its own, on the statement it stands in."""
         name = f"<lambda {len(self.fn.nested) + 1}>"
         function = ir.Function(name, self.mark, None, parameters(params), (), self.fn)
@@ -67,10 +66,9 @@ class Scope:
         """The statement that is being lowered."""
         return ir.Site(self.mark)
 
-    def expression(self) -> ir.Site:
-        """The next call or comprehension of the statement."""
-        self.mark.expressions += 1
-        return ir.Site(self.mark, self.mark.expressions - 1)
+    def expression(self, node: ast.expr) -> ir.Site:
+        """A call or comprehension of the statement."""
+        return ir.Site(self.mark, node)
 
     def resolve(self, path: str) -> str:
         """The path with imports spelled out."""
@@ -138,14 +136,22 @@ class Scope:
         self.start(after)
 
 
-def parameters(params: cst.Parameters) -> tuple[str, ...]:
+def parameters(params: ast.arguments) -> tuple[str, ...]:
     """Parameter names, positional ones in order, then keyword-only ones."""
-    return tuple(param.name.value for param in every(params))
+    return tuple(param.arg for param in every(params))
 
 
-def every(params: cst.Parameters) -> tuple[cst.Param, ...]:
+def every(params: ast.arguments) -> tuple[ast.arg, ...]:
     """Parameters, positional ones in order, then keyword-only ones."""
-    return (*params.posonly_params, *params.params, *params.kwonly_params)
+    return (*params.posonlyargs, *params.args, *params.kwonlyargs)
+
+
+def defaults(params: ast.arguments) -> dict[str, ast.expr]:
+    """What parameters are when they are not given; of positional ones the last have such."""
+    positional = (*params.posonlyargs, *params.args)
+    given = [*zip(positional[len(positional) - len(params.defaults) :], params.defaults, strict=True)]
+    named = zip(params.kwonlyargs, params.kw_defaults, strict=True)
+    return {param.arg: default for param, default in (*given, *named) if default is not None}
 
 
 def gradient_assignment(event: ir.Bind) -> Iterator[ir.Event]:

@@ -1,49 +1,42 @@
-"""libcst statements to blocks and edges."""
+"""Statements of the syntax tree to blocks and edges."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import libcst as cst
+import ast
+from collections.abc import Callable, Iterable
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.lower import guards
-from flake8_torchmem.analysis.lower.expressions import Expressions, operator, target_names
+from flake8_torchmem.analysis.lower.expressions import OPERATORS, Expressions, target_names
 from flake8_torchmem.analysis.lower.scope import Scope
 
-Body = cst.BaseSuite | Sequence[cst.BaseStatement]
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 class Statements:
     """Lowers one function's statements into its scope; nested definitions go to `define`."""
 
-    def __init__(self, scope: Scope, define: Callable[[cst.FunctionDef | cst.ClassDef, Scope], None]) -> None:
+    def __init__(self, scope: Scope, define: Callable[[Definition, Scope], None]) -> None:
         self.scope = scope
         self.expressions = Expressions(scope)
         self.define = define
 
-    def suite(self, body: Body) -> None:
-        """Lower a block of statements."""
-        statements: Sequence[cst.CSTNode] = body.body if isinstance(body, (cst.BaseSuite, cst.Module)) else body
-        for statement in statements:
-            if isinstance(statement, cst.SimpleStatementLine):
-                for small in statement.body:
-                    self.statement(small)
-            else:
-                self.statement(statement)
+    def suite(self, body: Iterable[ast.stmt]) -> None:
+        """Lower a block of statements; unknown kinds have no effect."""
+        for node in body:
+            self.statement(node, HANDLERS.get(type(node)))
 
-    def statement(self, node: cst.CSTNode) -> None:
-        """Lower one statement; unknown kinds have no effect."""
-        outer, self.scope.mark = self.scope.mark, ir.Mark(next(self.scope.marks), self.scope.fn.file)
-        handler = HANDLERS.get(type(node))
+    def statement(self, node: ast.stmt, handler: Callable[..., None] | None) -> None:
+        """Lower one statement, which what its handler emits is marked with."""
+        outer, self.scope.mark = self.scope.mark, ir.Mark(next(self.scope.marks), self.scope.fn.file, node)
         if handler is not None:
             handler(self, node)
         self.scope.mark = outer
 
-    def _expr(self, node: cst.CSTNode) -> ir.Expr:
+    def _expr(self, node: ast.expr) -> ir.Expr:
         return self.expressions.lower(node)
 
-    def expression(self, node: cst.Expr) -> None:
+    def expression(self, node: ast.Expr) -> None:
         value = self._expr(node.value)
         if isinstance(value, ir.Call):
             mode = guards.of_statement(value, self.scope.fn.file, self.scope.values)
@@ -52,20 +45,20 @@ class Statements:
         else:
             self.scope.fn.tests.append(value)
 
-    def assign(self, node: cst.Assign) -> None:
+    def assign(self, node: ast.Assign) -> None:
         value = self._expr(node.value)
         for target in node.targets:
-            self.expressions.bind(target.target, value)
+            self.expressions.bind(target, value)
 
-    def annotated(self, node: cst.AnnAssign) -> None:
+    def annotated(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
             self.expressions.bind(node.target, self._expr(node.value))
 
-    def augment(self, node: cst.AugAssign) -> None:
+    def augment(self, node: ast.AugAssign) -> None:
         delta = self._expr(node.value)
         target = self._expr(node.target)
         site = self.scope.site()
-        value = ir.Op(operator(node.operator), (target, delta))
+        value = ir.Op(OPERATORS[type(node.op)], (target, delta))
         if isinstance(target, ir.Name):
             self.scope.assign(target.path, value, "augment", site, delta)
         elif isinstance(target, ir.Item):
@@ -73,15 +66,15 @@ class Statements:
             if container:
                 self.scope.emit(ir.Store(self.scope.ctx, site, container, delta, "augment", target.key))
 
-    def delete(self, node: cst.Del) -> None:
-        targets = node.target.elements if isinstance(node.target, cst.Tuple) else (node.target,)
-        for target in targets:
-            place = self._expr(target.value if isinstance(target, cst.Element) else target)
-            if isinstance(place, ir.Name):
-                self.scope.assign(place.path, ir.Const(None), "delete", self.scope.site())
+    def delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            for part in target.elts if isinstance(target, (ast.Tuple, ast.List)) else (target,):
+                place = self._expr(part)
+                if isinstance(place, ir.Name):
+                    self.scope.assign(place.path, ir.Const(None), "delete", self.scope.site())
 
-    def leave(self, node: cst.Return | cst.Raise) -> None:
-        if isinstance(node, cst.Return):
+    def leave(self, node: ast.Return | ast.Raise) -> None:
+        if isinstance(node, ast.Return):
             value = self._expr(node.value) if node.value is not None else ir.Const(None)
             self.scope.emit(ir.Return(self.scope.ctx, self.scope.site(), value))
         else:
@@ -89,24 +82,24 @@ class Statements:
             self.scope.block.raises = True
         self.scope.start(self.scope.new_block())
 
-    def jump(self, node: cst.Break | cst.Continue) -> None:
+    def jump(self, node: ast.Break | ast.Continue) -> None:
         if self.scope.jumps:
             after, latch = self.scope.jumps[-1]
-            self.scope.link(after if isinstance(node, cst.Break) else latch)
+            self.scope.link(after if isinstance(node, ast.Break) else latch)
             loop = self.scope.ctx.loops[-1]
             loop.skips.extend(cond for cond, _ in self.scope.ctx.conds_inside(loop))
         self.scope.start(self.scope.new_block())
 
-    def names(self, node: cst.Global | cst.Nonlocal) -> None:
-        self.scope.fn.free.update(item.name.value for item in node.names)
+    def names(self, node: ast.Global | ast.Nonlocal) -> None:
+        self.scope.fn.free.update(node.names)
 
-    def check(self, node: cst.Assert) -> None:
+    def check(self, node: ast.Assert) -> None:
         self.scope.fn.tests.append(self._expr(node.test))
 
-    def definition(self, node: cst.FunctionDef | cst.ClassDef) -> None:
+    def definition(self, node: Definition) -> None:
         self.define(node, self.scope)
 
-    def branch(self, node: cst.If) -> None:
+    def branch(self, node: ast.If) -> None:
         cond, holds = self._expr(node.test), True
         while isinstance(cond, ir.Op) and cond.op == "not":
             cond, holds = cond.args[0], not holds
@@ -117,16 +110,11 @@ class Statements:
             self.scope.link(block, cond, arm)
             self.scope.start(block)
             with self.scope.branch(cond, arm):
-                if isinstance(body, cst.If):
-                    self.statement(body)
-                elif isinstance(body, cst.Else):
-                    self.suite(body.body)
-                elif body is not None:
-                    self.suite(body)
+                self.suite(body)
             self.scope.link(after)
         self.scope.start(after)
 
-    def match(self, node: cst.Match) -> None:
+    def match(self, node: ast.Match) -> None:
         self.scope.fn.tests.append(self._expr(node.subject))
         before, after = self.scope.block, self.scope.new_block()
         before.edges.append(ir.Edge(after, ir.Opaque(), False, None, self.scope.ctx.loops))
@@ -139,7 +127,7 @@ class Statements:
             self.scope.link(after)
         self.scope.start(after)
 
-    def for_loop(self, node: cst.For) -> None:
+    def for_loop(self, node: ast.For | ast.AsyncFor) -> None:
         iterable = self._expr(node.iter)
         start = counted(iterable)
         counter, element = (None, node.target) if start is None else split_target(node.target, iterable)
@@ -152,29 +140,23 @@ class Statements:
 
         self._loop(node, iterable, head, counter)
 
-    def while_loop(self, node: cst.While) -> None:
+    def while_loop(self, node: ast.While) -> None:
         test = self._expr(node.test)
         self.scope.fn.tests.append(test)
         self._loop(node, None, lambda: None, None, endless=isinstance(test, ir.Const) and bool(test.value))
 
     def _loop(
         self,
-        node: cst.For | cst.While,
+        node: ast.For | ast.AsyncFor | ast.While,
         iterable: ir.Expr | None,
         head: Callable[[], None],
-        counter: cst.CSTNode | None,
+        counter: ast.expr | None,
         endless: bool = False,
     ) -> None:
         """Bodies run at least once: an empty loader is no training. The back edge leaves from a latch block."""
         scope = self.scope
-        kind = "for" if isinstance(node, cst.For) else "while"
-        loop = ir.Loop(
-            kind,
-            iterable,
-            target_names(node.target) if isinstance(node, cst.For) else (),
-            scope.site(),
-            scope.ctx.loops[-1] if scope.ctx.loops else None,
-        )
+        kind, targets = ("while", ()) if isinstance(node, ast.While) else ("for", target_names(node.target))
+        loop = ir.Loop(kind, iterable, targets, scope.site(), scope.ctx.loops[-1] if scope.ctx.loops else None)
         body, latch, after = scope.new_block(), scope.new_block(), scope.new_block()
         scope.link(body)
         scope.start(body)
@@ -192,33 +174,32 @@ class Statements:
         if not endless:
             scope.link(after)
         scope.start(after)
-        if node.orelse is not None:
-            self.suite(node.orelse.body)
+        self.suite(node.orelse)
 
-    def with_block(self, node: cst.With) -> None:
+    def with_block(self, node: ast.With | ast.AsyncWith) -> None:
         mode, accumulate = None, False
         for item in node.items:
-            manager = self._expr(item.item)
+            manager = self._expr(item.context_expr)
             self.scope.fn.managers.append(manager)
             entered = guards.of_expression(manager, self.scope.fn.file, self.scope.values)
             mode = mode if entered is None else entered
             accumulate = accumulate or (isinstance(manager, ir.Call) and manager.method == "accumulate")
-            if item.asname is not None:
-                self.expressions.bind(item.asname.name, managed(manager), "with")
+            if item.optional_vars is not None:
+                self.expressions.bind(item.optional_vars, managed(manager), "with")
         changes: dict[str, object] = {"grad": mode} if mode is not None else {}
         if accumulate:
             changes["accumulate"] = True
         with self.scope.within(**changes):
             self.suite(node.body)
 
-    def attempt(self, node: cst.Try | cst.TryStar) -> None:
+    def attempt(self, node: ast.Try) -> None:
         """A handler starts from the state before the `try`: what a failed statement did is not guessed."""
         scope = self.scope
         before, body, after = scope.block, scope.new_block(), scope.new_block()
         scope.link(body)
         scope.start(body)
         self.suite(node.body)
-        passed = after if node.orelse is None else scope.new_block()
+        passed = scope.new_block() if node.orelse else after
         scope.link(passed)
         end = len(scope.fn.blocks)
         for handler in node.handlers:
@@ -226,17 +207,15 @@ class Statements:
             block = scope.new_block()
             before.edges.append(ir.Edge(block, ir.Opaque(), True, None, scope.ctx.loops, handler=True))
             scope.start(block)
-            name = target_names(handler.name.name)[0] if handler.name is not None else None
-            with scope.within(handler=ir.Handler(types, name, body.index, end)):
+            with scope.within(handler=ir.Handler(types, handler.name, body.index, end)):
                 self.suite(handler.body)
             scope.link(after)
-        if node.orelse is not None:
+        if node.orelse:
             scope.start(passed)
-            self.suite(node.orelse.body)
+            self.suite(node.orelse)
             scope.link(after)
         scope.start(after)
-        if node.finalbody is not None:
-            self.suite(node.finalbody.body)
+        self.suite(node.finalbody)
 
 
 def managed(manager: ir.Expr) -> ir.Expr:
@@ -258,21 +237,22 @@ def counted(iterable: ir.Expr) -> ir.Expr | None:
     return None
 
 
-def split_target(target: cst.CSTNode, iterable: ir.Expr) -> tuple[cst.CSTNode | None, cst.CSTNode | None]:
+def split_target(target: ast.expr, iterable: ir.Expr) -> tuple[ast.expr | None, ast.expr | None]:
     """The counter and the element of a counting loop's target."""
-    if isinstance(target, cst.Name):
+    if isinstance(target, ast.Name):
         enumerates = any(isinstance(node, ir.Call) and node.method == "enumerate" for node in ir.walk(iterable))
         return (None, target) if enumerates else (target, None)
-    if isinstance(target, (cst.Tuple, cst.List)) and len(target.elements) == 2:
-        return target.elements[0].value, target.elements[1].value
+    if isinstance(target, (ast.Tuple, ast.List)) and len(target.elts) == 2:
+        return target.elts[0], target.elts[1]
     return None, target
 
 
-HANDLERS: dict[type[cst.CSTNode], Callable[..., None]] = {
-    cst.Expr: Statements.expression, cst.Assign: Statements.assign, cst.AnnAssign: Statements.annotated,
-    cst.AugAssign: Statements.augment, cst.Del: Statements.delete, cst.Return: Statements.leave, cst.Raise: Statements.leave,
-    cst.Break: Statements.jump, cst.Continue: Statements.jump, cst.Global: Statements.names, cst.Nonlocal: Statements.names,
-    cst.Assert: Statements.check, cst.FunctionDef: Statements.definition, cst.ClassDef: Statements.definition,
-    cst.If: Statements.branch, cst.Match: Statements.match, cst.For: Statements.for_loop, cst.While: Statements.while_loop,
-    cst.With: Statements.with_block, cst.Try: Statements.attempt, cst.TryStar: Statements.attempt,
+HANDLERS: dict[type[ast.stmt], Callable[..., None]] = {
+    ast.Expr: Statements.expression, ast.Assign: Statements.assign, ast.AnnAssign: Statements.annotated,
+    ast.AugAssign: Statements.augment, ast.Delete: Statements.delete, ast.Return: Statements.leave, ast.Raise: Statements.leave,
+    ast.Break: Statements.jump, ast.Continue: Statements.jump, ast.Global: Statements.names, ast.Nonlocal: Statements.names,
+    ast.Assert: Statements.check, ast.FunctionDef: Statements.definition, ast.AsyncFunctionDef: Statements.definition,
+    ast.ClassDef: Statements.definition, ast.If: Statements.branch, ast.Match: Statements.match, ast.For: Statements.for_loop,
+    ast.AsyncFor: Statements.for_loop, ast.While: Statements.while_loop, ast.With: Statements.with_block,
+    ast.AsyncWith: Statements.with_block, ast.Try: Statements.attempt, getattr(ast, "TryStar", ast.Try): Statements.attempt,
 }  # fmt: skip

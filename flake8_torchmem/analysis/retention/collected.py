@@ -55,7 +55,7 @@ def _found(facts: FileFacts, function: ir.Function, growth: Growth) -> Iterator[
 
 def _comprehended(facts: FileFacts, function: ir.Function) -> Iterator[Collected]:
     """Lists of outputs that a comprehension over a data set builds."""
-    for event in function.events():
+    for event in function.events() if function.comprehends else ():
         if not isinstance(event, (ir.Bind, ir.Return)):
             continue
         for node in ir.walk(event.value):

@@ -47,8 +47,8 @@ def detached(facts: FileFacts, function: ir.Function, carried: Carried) -> Remed
     code = [
         _code(state, PARTS if state in parts else _form(facts, function, state, carried, firsts[state]), firsts[state]) for state in states
     ]
-    start = carried.loop.site.mark if carried.loop is not None and carried.loop.site is not None else function.mark
-    head = ir.Site(ir.Mark(start.number + 1, start.file))  # statements are numbered parents first: this is the first one of the body
+    turn = carried.loop.site.mark if carried.loop is not None and carried.loop.site is not None else function.mark
+    head = ir.Site(turn.first)
     insertion = Insert("\n".join(code), head if begun else carried.event.site)
     if retains(carried.backward) and _is_the_only(facts, function, carried.backward):
         return remedy(insertion, DropArgument(carried.backward.site, "retain_graph"))  # what it was to silence is gone

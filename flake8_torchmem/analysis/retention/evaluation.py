@@ -132,12 +132,18 @@ def _mode(function: ir.Function, stop: Callable[[ir.Event], bool]) -> bool:
     return bool(mode)
 
 
-def forwards(facts: FileFacts, function: ir.Function, guarded: bool = False) -> Iterator[ir.Invoke]:
+def forwards(facts: FileFacts, function: ir.Function, guarded: bool = False) -> tuple[ir.Invoke, ...]:
     """Calls of models (not of criteria) with gradients on, in order; `guarded`: also without gradients."""
+    found = facts.forwards(function)
+    return found if guarded else tuple([event for event in found if event.call.ctx.grad is ir.Grad.ON])
+
+
+def model_calls(facts: FileFacts, function: ir.Function) -> Iterator[ir.Invoke]:
+    """Calls of models, not of criteria, in order."""
     values = facts.values(function)
     for event in facts.calls(function):
         call = event.call
-        if (call.ctx.grad is not ir.Grad.ON and not guarded) or torchapi.CRITERION_NAME.search(call.method):
+        if torchapi.CRITERION_NAME.search(call.method):
             continue
         env = values.reaching.at.get(event, {})
         callee = facts.bindings.callee(call, function)
@@ -169,7 +175,7 @@ def _runs_for_batch(facts: FileFacts, helper: ir.Function, calls: int = MAX_CALL
         return False
     if any(goes_over_data(facts, loop, helper) or evaluates(facts, loop, helper) for loop in helper.loops):
         return False
-    if any(True for _ in forwards(facts, helper)):
+    if forwards(facts, helper):
         return True
     inner = (facts.bindings.callee(event.call, helper) for event in facts.calls(helper) if event.ctx.grad is ir.Grad.ON)
     return calls > 0 and any(callee is not None and _runs_for_batch(facts, callee, calls - 1) for callee in inner)
@@ -273,6 +279,11 @@ def model_takes_gradients(facts: FileFacts) -> bool:
 
 def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
     """Whether gradients are taken of something: of the input, by `autograd.grad`, or by a caller that trains on the result."""
+    return facts.needs_gradients(function)
+
+
+def somebody_needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
+    """The same, worked out."""
     if takes_gradients(facts, function):
         return True
     returns = any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, carriers
@@ -48,8 +49,15 @@ class Lifetimes:
         self.bindings = evidence.bindings
         self.turn = turn
 
-    def growths(self) -> Iterator[Growth]:
+    def growths(self) -> tuple[Growth, ...]:
         """All places that grow, by any kind of store."""
+        return self._growths
+
+    @cached_property
+    def _growths(self) -> tuple[Growth, ...]:
+        return tuple(self._found())
+
+    def _found(self) -> Iterator[Growth]:
         for event in self.function.events():
             found = self._growth(event)
             if found is None or found.place.endswith(".grad"):
@@ -90,21 +98,21 @@ class Lifetimes:
     def unreset(self, event: ir.Event, place: str) -> tuple[ir.Loop, ...]:
         """Loops around an event, innermost first, up to the first that gives the place a new value."""
         found = []
+        resets = [other for prefix in paths.prefixes(place) for other in self._emptied.get(prefix, ()) if other is not event]
         for loop in reversed(event.ctx.loops):
-            if any(self._resets(other, place, loop, event) for other in self.function.events() if other is not event):
+            if any(_in_each_turn(other, loop, event) for other in resets):
                 break
             found.append(loop)
         return tuple(found)
 
-    def _resets(self, event: ir.Event, place: str, loop: ir.Loop, store: ir.Event | None = None) -> bool:
-        """Whether an event gives a place a new value in the loop; for a sum, with every turn: a window of turns is growth."""
-        if loop not in event.ctx.loops:
-            return False
-        if isinstance(store, ir.Bind):
-            shared = {(id(cond), arm) for cond, arm in store.ctx.conds_inside(loop)}
-            if any((id(cond), arm) not in shared for cond, arm in event.ctx.conds_inside(loop)):
-                return False
-        return empties(event, place)
+    @cached_property
+    def _emptied(self) -> dict[str, list[ir.Event]]:
+        """What gives places new values, by place."""
+        found: dict[str, list[ir.Event]] = {}
+        for event in self.function.events():
+            if isinstance(event, (ir.Clear, ir.Bind)) and empties(event, event.place):
+                found.setdefault(event.place, []).append(event)
+        return found
 
     def _untouched(self, growth: Growth) -> Growth:
         """A growth by `cat` of what the place itself was used for, or that a turn transforms, is a state and no collection."""
@@ -216,6 +224,16 @@ def _goes_over_part_of(inner: ir.Loop, outer: ir.Loop) -> bool:
     if inner.iterable is None or any(isinstance(n, ir.Call) and n.method in ("items", "keys") for n in ir.walk(inner.iterable)):
         return False
     return bool({paths.root(path) for path in ir.names(inner.iterable)} & set(outer.targets))
+
+
+def _in_each_turn(event: ir.Event, loop: ir.Loop, store: ir.Event) -> bool:
+    """Whether an event happens in a loop; beside a sum, with every turn in which that happens: a window of turns is growth."""
+    if loop not in event.ctx.loops:
+        return False
+    if not isinstance(store, ir.Bind):
+        return True
+    shared = {(id(cond), arm) for cond, arm in store.ctx.conds_inside(loop)}
+    return all((id(cond), arm) in shared for cond, arm in event.ctx.conds_inside(loop))
 
 
 def empties(event: ir.Event, place: str) -> bool:

@@ -90,7 +90,7 @@ def accumulates(facts: FileFacts, method: ir.Function, param: str) -> bool:
 def comprehensions(facts: FileFacts) -> Iterator[tuple[ir.Function, ir.Comp, ir.Event]]:
     """Comprehensions over data, in code that evaluates, whose elements carry graphs."""
     for function in facts.functions:
-        if facts.guarded_by_callers(function) or needs_gradients(facts, function):
+        if not function.comprehends or facts.guarded_by_callers(function) or needs_gradients(facts, function):
             continue
         for event in function.events():
             value = event.value if isinstance(event, (ir.Bind, ir.Return, ir.Store)) else None

@@ -42,9 +42,7 @@ def readable(nodes: Iterable[ast.AST], lines: Sequence[str]) -> bool:
 
 
 def _is_refused(node: ast.AST) -> bool:
-    """`(x): int = 1`, which libcst takes for no Python; and `import a.b. ...` without an end."""
-    if isinstance(node, ast.AnnAssign):
-        return (node.target.lineno, node.target.col_offset) != (node.lineno, node.col_offset)
+    """`import a.b.c`, and so on without an end."""
     return isinstance(node, ast.alias) and node.name.count(".") > MAX_DEPTH
 
 
