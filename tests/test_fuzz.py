@@ -99,7 +99,7 @@ def test_a_failure_within_the_engine_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     def fails(*_: object, **__: object) -> None:
         raise IndexError
 
-    monkeypatch.setattr("flake8_torchmem.analysis.facts.FileFacts", fails)
+    monkeypatch.setattr("flake8_torchmem.analysis.findings.FileFacts", fails)
     found = problem(LEAKY.encode())
     assert found is not None
     assert found.kind == "TM900"
