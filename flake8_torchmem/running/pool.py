@@ -12,7 +12,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from flake8_torchmem.running.crews import CHUNKS_PER_WORKER, LARGEST_CHUNK
+from flake8_torchmem.running.crews import CHUNKS_PER_WORKER, LARGEST_CHUNK, Here
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,7 +38,11 @@ class Processes:
     def open(self, size: int) -> Iterator[Executor]:
         """A pool. When the block is left by an exception its processes are ended, whatever they do."""
         others = set(multiprocessing.active_children())
-        executor = _Pool(size, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+        executor = _pool(size)
+        if executor is None:
+            with Here().open(size) as here:
+                yield here
+            return
         try:
             yield executor
         except BaseException:
@@ -49,6 +53,14 @@ class Processes:
         finally:
             with uninterrupted():
                 executor.shutdown(cancel_futures=True)
+
+
+def _pool(size: int) -> _Pool | None:
+    """None where the system has no semaphores, or no room for them: a container without shared memory, or a full disk."""
+    try:
+        return _Pool(size, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+    except (ImportError, NotImplementedError, OSError):
+        return None
 
 
 class _Pool(ProcessPoolExecutor):
