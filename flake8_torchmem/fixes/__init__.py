@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Document", "Left", "Outcome", "Planned", "document_of", "fix_document"]
 
-GENERATED = re.compile(r"^\s*(?:#|\"\"\"|''').*@generated\b", re.MULTILINE)
+GENERATED = re.compile(r"^[^\S\n]*(?:#|\"\"\"|''').*@generated\b", re.MULTILINE)
 MAX_CHARACTERS = 1_000_000
+MAX_LINES = 50_000
 HEAD = 40  # lines in which a file may say that it is generated
 
 
@@ -106,4 +107,6 @@ def untouched(document: Document) -> str:
     """
     if GENERATED.search("\n".join(document.normal.split("\n", HEAD)[:HEAD])):
         return "the file is generated"
-    return "the file is larger than a megabyte" if len(document.text) > MAX_CHARACTERS else ""
+    if len(document.text) > MAX_CHARACTERS:
+        return "the file is larger than a megabyte"
+    return f"the file has more than {MAX_LINES:,} lines" if document.text.count("\n") > MAX_LINES else ""
