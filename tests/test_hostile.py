@@ -370,11 +370,10 @@ assert len(found) > 150, len(found)
 for (pattern, flags), name in sorted(found.items(), key=lambda each: each[1]):
     searched = not name.endswith(MATCHED)
     compiled = re.compile(pattern, flags)
-    words = sorted(set(re.findall("[A-Za-z_]{2,}", pattern)))[:25]
+    words = sorted(set(re.findall("[A-Za-z_]{2,}", pattern)))[:8]
     for pump in [" ", "\\n", "a", "_", "[", "(", "{", "=", "a ", "a.", "# noqa: A1,", "self.a ", *words, *(word + "_" for word in words)]:
-        for end in ("", "!"):
-            print(name, repr(pump), file=sys.stderr)
-            (compiled.search if searched else compiled.match)((pump * 60_000)[:60_000] + end)
+        print(name, repr(pump), file=sys.stderr)
+        (compiled.search if searched else compiled.match)((pump * 100_000)[:100_000] + "!")
 """
 # Patterns that are asked at the beginning of a text alone.
 MATCHED = ("baseline._ENTRY", "expressions.ENDS", "later_uses.ITEM", "magics._ASSIGNED", "magics._LOOKS_SO", "magics._TIMED")
@@ -382,5 +381,5 @@ MATCHED = ("baseline._ENTRY", "expressions.ENDS", "later_uses.ITEM", "magics._AS
 
 def test_no_regular_expression_goes_back_over_all_of_a_long_text(ground: Ground) -> None:
     """The last line of the complaint names the one that took longer than this process was given."""
-    result = ground.run("python", "-c", f"MATCHED = {MATCHED!r}\n{PUMP}", seconds=90)
+    result = ground.run("python", "-c", f"MATCHED = {MATCHED!r}\n{PUMP}", seconds=60)
     assert result.status == 0, result.err[-500:]
