@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from flake8_torchmem.running.crews import CHUNKS_PER_WORKER, LARGEST_CHUNK
+from flake8_torchmem.running.crews import CHUNKS_PER_WORKER, LARGEST_CHUNK, Here
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,9 +40,11 @@ class Processes:
     def open(self, size: int) -> Iterator[Executor]:
         """A pool. When the block is left by an exception its processes are ended, whatever they do."""
         others = set(multiprocessing.active_children())
-        begin = partial(_begin, os.getcwd())
-        with in_library():
-            executor = _Pool(size, mp_context=multiprocessing.get_context("spawn"), initializer=begin)
+        executor = _pool(size)
+        if executor is None:
+            with Here().open(size) as here:
+                yield here
+            return
         try:
             yield executor
         except BaseException:
@@ -53,6 +55,15 @@ class Processes:
         finally:
             with uninterrupted():
                 executor.shutdown(cancel_futures=True)
+
+
+def _pool(size: int) -> _Pool | None:
+    """None where the system has no semaphores, or no room for them: a container without shared memory, or a full disk."""
+    try:
+        with in_library():
+            return _Pool(size, mp_context=multiprocessing.get_context("spawn"), initializer=partial(_begin, os.getcwd()))
+    except (ImportError, NotImplementedError, OSError):
+        return None
 
 
 class _Pool(ProcessPoolExecutor):
