@@ -70,6 +70,8 @@ def parse(text: str) -> ast.Module:
     Raises:
         SourceError: it is not valid Python for the running interpreter, nested too deeply for it, or too much of it.
     """
+    if text.startswith("\ufeff"):  # a second mark, which Python does not take off a file, but off a string
+        raise SourceError("syntax error: invalid non-printable character U+FEFF", 1)
     if len(text) > MANY_CHARACTERS and sum(1 for _ in _PIECE.finditer(text)) > MAX_PIECES:
         raise SourceError(f"more than {MAX_PIECES:,} names, numbers and brackets: its syntax tree would take gigabytes")
     try:
