@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flake8_torchmem.output import Located
+from flake8_torchmem.reach import read_regular
 from flake8_torchmem.rules.internal import INTERNAL_RULES
 
 FILE = "torchmem-baseline.json"
 VERSION = 1
+MAX_BYTES = 20_000_000
 _ENTRY = re.compile(r"(?P<path>.+): (?P<code>TM\d{3})", re.DOTALL)
 _LAST = f'"version": {VERSION}'
 
@@ -105,8 +107,7 @@ def read(path: str) -> Baseline:
         BaselineError: there is none, or it is damaged.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_regular(path, MAX_BYTES)
         text = data.decode("utf-8")
         pairs = json.loads(text, object_pairs_hook=_Pairs)
     except FileNotFoundError:

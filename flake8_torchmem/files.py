@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 from flake8_torchmem.model import FileError
-from flake8_torchmem.patterns import Patterns
+from flake8_torchmem.patterns import Patterns, compiled
+from flake8_torchmem.reach import is_within, read_regular, top_of
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ SKIPPED_FOLDERS = frozenset(
     }
 )
 _MARKS_OF_ENVIRONMENTS = frozenset({"pyvenv.cfg", "conda-meta"})
+MAX_BYTES = 10_000_000  # of a file of Python
+MAX_NOTEBOOK_BYTES = 100_000_000  # whose outputs may be pictures
+MAX_IGNORE_BYTES = 200_000
+LEADS_OUT = "a link that leads out of the repository"
 _EDITOR_LOCK_PREFIX = ".#"  # a dangling link on purpose
 
 
@@ -124,12 +129,11 @@ def read(path: str) -> bytes:
     """The bytes of a file, or of standard input.
 
     Raises:
-        OSError: the system does not let us.
+        OSError: the system does not let us, or it is larger than what is checked.
     """
     if path == STDIN:
         return b"" if sys.stdin is None else _all_of(sys.stdin)
-    with open(path, "rb") as file:
-        return file.read()
+    return read_regular(path, MAX_NOTEBOOK_BYTES if path.endswith(SUFFIX_OF_NOTEBOOKS) else MAX_BYTES)
 
 
 @lru_cache(maxsize=1)
@@ -160,10 +164,14 @@ def _obstacle(path: str) -> str | None:
 def _add_folder(root: str, sources: Sources, exclusions: Exclusions) -> None:
     """Walk a folder without following links to folders: no link can make the walk endless."""
     pending = [(root, True, _Ignores.above(os.path.abspath(root)))]
+    reach = top_of(os.path.abspath(root)), root
     while pending:
         path, is_folder, ignores = pending.pop()
         if not is_folder:
-            _add_file(path, sources)
+            if os.path.islink(path) and os.path.exists(path) and not is_within(path, *reach):
+                sources.errors.append(unreadable(path, LEADS_OUT))
+            else:
+                _add_file(path, sources)
             continue
         try:
             with os.scandir(path) as scan:
@@ -220,10 +228,10 @@ class _Ignores:
     def with_file(self, folder: str, name: str) -> _Ignores:
         """This, and the patterns of the folder's ignore file if it has one."""
         try:
-            with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
-                patterns = file.read().splitlines()
+            data = read_regular(os.path.join(folder, name), MAX_IGNORE_BYTES)
         except OSError:
             return self
+        patterns = data.decode("utf-8", "surrogateescape").splitlines()
         return _Ignores((*self.layers, (folder, _spec(patterns))))
 
     def match(self, path: str, is_folder: bool) -> bool:
@@ -238,19 +246,15 @@ class _Ignores:
 
 def _spec(patterns: list[str]) -> GitIgnoreSpec:
     """Parse ignore patterns, without those that git would ignore as malformed."""
-    from pathspec import GitIgnoreSpec
-
     try:
-        return GitIgnoreSpec.from_lines(patterns)
+        return compiled(patterns)
     except ValueError:
-        return GitIgnoreSpec.from_lines([pattern for pattern in patterns if _is_pattern(pattern)])
+        return compiled([pattern for pattern in patterns if _is_pattern(pattern)])
 
 
 def _is_pattern(pattern: str) -> bool:
-    from pathspec import GitIgnoreSpec
-
     try:
-        GitIgnoreSpec.from_lines([pattern])
+        compiled([pattern])
     except ValueError:
         return False
     return True

@@ -12,6 +12,8 @@ from functools import cached_property
 
 from flake8_torchmem.words import SPELLINGS
 
+MOST = 200  # of a kind
+
 
 @dataclass(frozen=True)
 class OwnNames:
@@ -71,5 +73,7 @@ NONE = OwnNames()
 
 def refused(names: tuple[str, ...]) -> str:
     """What is wrong with names, in words; empty if nothing is."""
+    if len(names) > MOST:
+        return f"these are {len(names):,} names; {MOST} are looked for in every text"
     wrong = (name for name in names if not all(part.isidentifier() for part in name.split(".")))
     return next((f"{name!r} is no name like 'clear_gradients' or 'package.module.clear_gradients'" for name in wrong), "")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.words import DEFAULT_OFF, SPELLINGS, candidate
 
 if TYPE_CHECKING:
-    import argparse
     import ast
     from collections.abc import Iterator
     from typing import ClassVar
@@ -48,6 +48,7 @@ class TorchMemPlugin:
         )
         manager.add_option(
             "--torchmem-project-root",
+            action=_Named,
             metavar="FOLDER",
             default="",
             parse_from_config=True,
@@ -116,11 +117,27 @@ class TorchMemPlugin:
         return cls._project
 
 
+class _Named(argparse.Action):
+    """An option that remembers that it was on the command line: what a file says goes another way."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: object, option_string: object = None) -> None:
+        setattr(namespace, self.dest, values)
+        setattr(namespace, f"{self.dest}_is_named", True)
+
+
 def _folder(options: argparse.Namespace) -> str:
-    """The given folder of the project; flake8 has made a path in a file relative to the working directory, or it is so anyway."""
+    """The given folder of the project; flake8 has made a path in a file relative to the working directory, or it is so anyway.
+
+    A file is part of a repository, and does not lead out of it.
+    """
     given = getattr(options, "torchmem_project_root", "")
     if given and not os.path.isdir(given):
         raise _critical("project-root", f"there is no folder {given!r}")
+    if given and not getattr(options, "torchmem_project_root_is_named", False):
+        from flake8_torchmem.reach import is_within, top_of
+
+        if not is_within(given, top_of(os.getcwd())):
+            raise _critical("project-root", f"{given!r} leads out of the repository, which only the command line can")
     return os.path.abspath(given) if given else ""
 
 

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.ir import Site
 
 
+# What an encoding of source has to leave as it is. Some hide words (UTF-7), some take the square of the time (Punycode).
+_PLAIN = b"def step(self): # +AEE- \\x41 \\u0041"
+MANY_CHARACTERS = 1_000_000  # from which on it is counted what a text consists of
+MAX_PIECES = 1_200_000
+_PIECE = re.compile(r"\w+|[(\[{]")
+
+
 class SourceError(Exception):
     """A file that is no Python source: `str()` is the cause in one line, `line` is where, if that is known."""
 
@@ -40,6 +47,8 @@ def decode(data: bytes) -> str:
         raise SourceError(f"not valid {error.encoding}, and no encoding cookie says otherwise", line) from None
     except (SyntaxError, LookupError) as error:
         raise SourceError(str(error).splitlines()[0]) from None
+    except UnicodeError as error:
+        raise SourceError(" ".join(str(error).split())) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -47,9 +56,11 @@ def encoding_of(data: bytes, bom: bool = False) -> str:
     """What a source file says that it is written in; `bom`: in a way that takes a byte order mark off.
 
     Raises:
-        SyntaxError: its first lines contradict themselves.
+        SyntaxError: its first lines contradict themselves, or name an encoding in which ASCII is not written as ASCII.
     """
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    if not encoding.startswith("utf-8") and _PLAIN.decode(encoding, "replace") != _PLAIN.decode("ascii"):
+        raise SyntaxError(f"source in {encoding} is not read: ASCII is not written as ASCII there")
     return encoding if bom or encoding != "utf-8-sig" else "utf-8"
 
 
@@ -57,8 +68,12 @@ def parse(text: str) -> ast.Module:
     """The syntax tree of a text.
 
     Raises:
-        SourceError: it is not valid Python for the running interpreter, or nested too deeply for it.
+        SourceError: it is not valid Python for the running interpreter, nested too deeply for it, or too much of it.
     """
+    if text.startswith("\ufeff"):  # a second mark, which Python does not take off a file, but off a string
+        raise SourceError("syntax error: invalid non-printable character U+FEFF", 1)
+    if len(text) > MANY_CHARACTERS and sum(1 for _ in _PIECE.finditer(text)) > MAX_PIECES:
+        raise SourceError(f"more than {MAX_PIECES:,} names, numbers and brackets: its syntax tree would take gigabytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

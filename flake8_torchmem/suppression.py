@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import tokenize
+from functools import cache
 
 from flake8_torchmem.model import Edit, Finding, Span
 
@@ -25,8 +26,15 @@ def unsuppressed(text: str, findings: list[Finding]) -> list[Finding]:
         return findings
     if _FILE.search(text):
         return []
-    lines = _joined_lines(text)
-    return [finding for finding in findings if not _is_suppressed(finding.code, lines.get(finding.span.line, ""))]
+    lines = text.split("\n")
+    joined = _joined(text, len(lines))
+
+    @cache  # a line may be long, and may have many findings
+    def comment(number: int) -> re.Match[str] | None:
+        first, last = joined.get(number, (number, number))
+        return _LINE.search("\n".join(lines[first - 1 : last]))
+
+    return [finding for finding in findings if not _is_suppressed(finding.code, comment(finding.span.line))]
 
 
 def silencing(text: str, finding: Finding) -> Edit:
@@ -46,20 +54,11 @@ def silencing(text: str, finding: Finding) -> Edit:
     return Edit(Span(last, len(lines[last - 1].rstrip()) + 1, last, len(lines[last - 1]) + 1), f"  # noqa: {finding.code}")
 
 
-def _is_suppressed(code: str, line: str) -> bool:
-    comment = _LINE.search(line)
+def _is_suppressed(code: str, comment: re.Match[str] | None) -> bool:
     if comment is None:
         return False
     codes = comment["codes"]
     return codes is None or code.startswith(tuple(re.split(r"[,\s]+", codes)))
-
-
-def _joined_lines(text: str) -> dict[int, str]:
-    """Each line's number, to the text of all lines that hang together with it."""
-    physical = text.split("\n")
-    joined = dict(enumerate(physical, start=1))
-    joined.update((line, "\n".join(physical[first - 1 : last])) for line, (first, last) in _joined(text, len(physical)).items())
-    return joined
 
 
 def _joined(text: str, count: int) -> dict[int, tuple[int, int]]:

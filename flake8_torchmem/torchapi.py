@@ -35,7 +35,7 @@ NOT_MODULE_NAME = regex(
 )
 # Objects whose calls run without gradients by themselves: pipelines, exported and wrapped predictors.
 SELF_GUARDED = regex(
-    r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w*Pipeline\w*|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$"
+    r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w{0,80}Pipeline\w{0,80}|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$"
 )
 CRITERION_NAME = regex(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
 LOSS_NAME = regex(

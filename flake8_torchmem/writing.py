@@ -8,6 +8,10 @@ import stat
 import tempfile
 from collections.abc import Callable
 
+from flake8_torchmem.reach import leads_out
+
+SYSTEM = ("/dev/", "/proc/")  # whose links are nobody's trap: `/dev/stdout` may lead anywhere
+
 
 def write_whole(path: str, data: bytes) -> None:
     """Write a file, new or in the place of an old one whose mode and owner it gets; of a link it is the file that it leads to.
@@ -19,8 +23,10 @@ def write_whole(path: str, data: bytes) -> None:
         data: what it is to hold.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or is a link that leads out of the repository.
     """
+    if not path.startswith(SYSTEM) and leads_out(path):
+        raise OSError(40, "it is a link that leads out of the repository")
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
         with open(target, "wb") as file:
@@ -49,16 +55,21 @@ def put_in_place(target: str, data: bytes, check: Callable[[], None]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, stat.S_IMODE(old.st_mode) if old else 0o666 & ~_umask())
-        if old is not None and hasattr(os, "chown"):
-            with contextlib.suppress(OSError):
-                os.chown(temporary, old.st_uid, old.st_gid)
+            _like(file.fileno() if hasattr(os, "fchmod") else temporary, old)
         check()
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _like(file: int | str, old: os.stat_result | None) -> None:
+    """Give a file the mode and owner of another one. By its number where that can be: a name may stand for another file by now."""
+    os.chmod(file, stat.S_IMODE(old.st_mode) if old else 0o666 & ~_umask())
+    if old is not None and hasattr(os, "chown"):
+        with contextlib.suppress(OSError):
+            os.chown(file, old.st_uid, old.st_gid)
 
 
 def _umask() -> int:

@@ -186,7 +186,8 @@ def test_a_file_of_another_place(folder: Path, tmp_path_factory: pytest.TempPath
     other = tmp_path_factory.mktemp("other") / "a.py"
     other.write_text(LEAKY)
     (folder / "src" / "link.py").symlink_to(other)
-    result = command("check", "src", "--diff-base", "main")
+    assert "src/link.py: TM901 [unreadable-file] a link that leads out of the repository" in command("check", "src").out
+    result = command("check", "src/link.py", "--diff-base", "main")
     assert (result.status, result.err) == (2, f"Error: --diff-base: src/link.py: not in the repository {folder.resolve()}\n")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import os
+import re
 import shutil
 import sys
 import types
@@ -21,6 +23,8 @@ from tests.test_readme import README, between
 
 ACTION = REPOSITORY / ".github" / "action" / "action.yml"
 GITLAB = REPOSITORY / ".ci" / "gitlab-ci.yml"
+CONTRIBUTING = REPOSITORY / "docs" / "contributing.md"
+NOXFILE = REPOSITORY / "noxfile.py"
 INPUTS = yaml.safe_load(ACTION.read_text("utf-8"))["inputs"]
 STEPS = {step["name"]: step for step in yaml.safe_load(ACTION.read_text("utf-8"))["runs"]["steps"]}
 
@@ -167,3 +171,27 @@ def test_the_session_of_nox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     space["torchmem"](session)
     assert calls == [("flake8-torchmem",), ("torchmem", "check", "src")]
     assert run([str(SCRIPTS / "torchmem"), *calls[1][1:]], tmp_path, env={**os.environ}).status == 2  # there is no src
+
+
+def sessions() -> set[str]:
+    """What the noxfile calls its sessions; nox itself need not be installed."""
+    functions = [node for node in ast.parse(NOXFILE.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)]
+    return {function.name for function in functions if function.decorator_list}
+
+
+def test_the_sessions_are_documented() -> None:
+    section = CONTRIBUTING.read_text("utf-8").partition("## Under other versions\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sessions()
+
+
+def test_the_workflow_of_versions_runs_sessions(tmp_path: Path) -> None:
+    shown = between("matrix").search(CONTRIBUTING.read_text("utf-8"))
+    assert shown is not None
+    path = tmp_path / "versions.yml"
+    path.write_text(shown.group().partition("```yaml\n")[2].rpartition("```")[0], "utf-8")
+    result = holds_to("vendor.github-workflows", path)
+    assert result.status == 0, result.out + result.err
+    jobs = yaml.safe_load(path.read_text("utf-8"))["jobs"]
+    classified = re.findall(r"Python :: (3\.\d+)\"", (REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    assert jobs["tests"]["strategy"]["matrix"]["python"] == classified
+    assert {"tests", "torch", *jobs["others"]["strategy"]["matrix"]["session"]} == sessions()

@@ -46,7 +46,6 @@ project-root = "src"
 no-imports = true
 jobs = 3
 output-format = "json"
-cache-dir = ".cache"
 baseline = "known.json"
 
 [tool.flake8_torchmem.per-file-ignores]
@@ -82,7 +81,8 @@ def test_every_key_arrives(folder: Path) -> None:
     config(folder, FULL)
     found = configure(["src"])
     assert found.values.keys() == found.origins.keys() == KEYS.keys()
-    assert set(found.origins.values()) == {"pyproject.toml"}
+    assert set(found.origins.values()) == {"pyproject.toml", "default"}
+    assert [name for name, origin in found.origins.items() if origin == "default"] == ["cache-dir"]
     assert found.settings.select == ("TM1", "TM201")
     assert (found.settings.extend_select, found.settings.ignore) == (("TM301",), ("TM105",))
     assert found.settings.per_file_ignores == (("tests/*", ("TM2",)),)
@@ -92,7 +92,7 @@ def test_every_key_arrives(folder: Path) -> None:
     assert (found.exclusions.folders, found.exclusions.forced) == (frozenset(), True)
     assert (found.follow_imports, found.jobs, found.output_format) == (False, 3, "json")
     placed = (found.project_root, found.cache_dir, found.baseline, found.folder)
-    assert placed == (str(folder / "src"), str(folder / ".cache"), str(folder / "known.json"), str(folder))
+    assert placed == (str(folder / "src"), None, str(folder / "known.json"), str(folder))
 
 
 def test_without_a_file_everything_is_as_by_default(folder: Path) -> None:

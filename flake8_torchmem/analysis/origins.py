@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 MAX_STEPS = 8
+Leads = Callable[[ir.Expr, ir.Function], Iterable["Origin"]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,26 @@ def origins(facts: FileFacts, path: str, function: ir.Function, event: ir.Event 
         return [Origin(bind.value, method) for method in methods for bind in facts.bindings.assigned(method).get(path, ())]
     module = facts.program.module
     return [Origin(bind.value, module) for bind in facts.bindings.assigned(module).get(path, ())] if module else []
+
+
+def followed(expr: ir.Expr, function: ir.Function, leads: Leads) -> Iterator[Origin]:
+    """The values that a value can be: where one leads to others those are taken instead, each once, however many ways lead there.
+
+    Args:
+        expr: the value.
+        function: whose names it is written in.
+        leads: what a value stands for; nothing for one that stands for itself.
+    """
+    pending, seen = [Origin(expr, function)], {(expr, function)}
+    while pending:
+        origin = pending.pop()
+        found = list(leads(origin.value, origin.function))
+        if not found:
+            yield origin
+        for each in reversed(found):
+            if (each.value, each.function) not in seen:
+                seen.add((each.value, each.function))
+                pending.append(each)
 
 
 def _given(facts: FileFacts, param: str, function: ir.Function) -> Iterator[Origin]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,7 @@ from hashlib import sha256
 from types import TracebackType
 
 FILE = "findings.sqlite3"
+COMPANIONS = ("-journal", "-wal", "-shm")  # files that SQLite obeys beside it
 MAX_BYTES = 100_000_000
 PATIENCE = 5.0  # seconds, while another process writes
 FLUSH_AFTER = 1.0  # seconds: all that a killed run loses
@@ -21,11 +23,15 @@ SEAL = 8
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, value BLOB NOT NULL, used INTEGER NOT NULL)
 """
-HAS_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'entries'"
+IS_SCHEMA = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
 FIND = "SELECT value, used < ? FROM entries WHERE key = ?"
 WRITE = "INSERT OR REPLACE INTO entries (key, value, used) VALUES (?, ?, ?)"
 BYTES_IN_USE = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 DROP = "DELETE FROM entries WHERE number <= (SELECT min(number) + (max(number) - min(number)) / 8 FROM entries)"
+
+
+class NotOursError(OSError):
+    """Something else than a table of ours is where it should be."""
 
 
 class Store:
@@ -51,15 +57,27 @@ class Store:
     def __enter__(self) -> Store:
         try:
             _make_folder(os.path.dirname(self.path))
+            _require_plain(self.path, 2 * self.max_bytes)
             self.connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             self.connection.execute("PRAGMA synchronous = OFF")
-            if not self.connection.execute(HAS_SCHEMA).fetchall():
+            if not self._made_by_us(self.connection):
                 with self.connection:
                     self.connection.execute("BEGIN IMMEDIATE")
                     self.connection.execute(SCHEMA)
         except Exception as error:  # noqa: BLE001 - a damaged file fails in ways of its own
             self._give_up(error)
         return self
+
+    def _made_by_us(self, connection: sqlite3.Connection) -> bool:
+        """Whether the table is there. A view or trigger of somebody else's would be run by whoever reads or writes.
+
+        Raises:
+            NotOursError: there is something else.
+        """
+        found = [sql for (sql,) in connection.execute(IS_SCHEMA).fetchmany(2)]
+        if found and found != [SCHEMA.strip().replace(" IF NOT EXISTS", "")]:
+            raise NotOursError("it was made by something else")
+        return bool(found)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.flush()
@@ -120,6 +138,15 @@ class Store:
         if connection is not None:
             with suppress(Exception):
                 connection.close()
+
+
+def _require_plain(path: str, most: int) -> None:
+    """No link: SQLite would write where it leads. Nothing that is no file, and none of a size that ours never has."""
+    for place in (path, *(path + end for end in COMPANIONS)):
+        if os.path.lexists(place):
+            status = os.lstat(place)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+                raise NotOursError(f"{os.path.basename(place)} is a link, no file or too large")
 
 
 def _make_folder(folder: str) -> None:

@@ -51,8 +51,11 @@ class Work:
     def of(cls, configuration: Configuration, no_cache: bool, dask: str | None) -> Work:
         """What is asked for."""
         # Where a cluster's workers are, the folder of a user's caches may be one that all of them share: no place for a database.
-        cache = configuration.cache_dir or (_users_cache() if dask is None else None)
-        return cls(configuration.follow_imports, configuration.project_root, None if no_cache else cache, configuration.jobs, dask)
+        cache = None if no_cache else configuration.cache_dir or (_users_cache() if dask is None else None)
+        if cache is not None and configuration.cache_dir and _may_be_shipped(cache):
+            _complain(f"the cache in {printable(cache)} may be part of the repository, and is not used")
+            cache = None
+        return cls(configuration.follow_imports, configuration.project_root, cache, configuration.jobs, dask)
 
     def results(self, files: Sequence[str], settings: Settings, stdin_name: str) -> Generator[FileResult, None, None]:
         """What comes of the files, in their order.
@@ -138,5 +141,16 @@ def _users_cache() -> str | None:
     return folder if os.path.isabs(folder) else None
 
 
+def _may_be_shipped(folder: str) -> bool:
+    """Whether a repository may have brought the cache along, or leads it elsewhere: it would be told what is found."""
+    from flake8_torchmem.reach import brings_along, leads_out
+
+    try:
+        from flake8_torchmem.cache.store import FILE
+    except ImportError:  # Python can be built without SQLite: there will be no cache
+        return False
+    return leads_out(os.path.join(folder, FILE)) or brings_along(folder, FILE)
+
+
 def _complain(message: str) -> None:
-    click.echo(f"torchmem: {message}", err=True)
+    click.echo(f"torchmem: {printable(message)}", err=True)

@@ -191,3 +191,5 @@ KEYS = {
     "cache-dir": Key(None, _path),
     "baseline": Key(None, _path),
 }
+PATHS = frozenset({"project-root", "baseline"})
+OF_THE_USER = {"cache-dir": "a repository could bring a cache along that knows of no findings"}

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flake8_torchmem.configuration.keys import KEYS, RefusedError, nearest
+from flake8_torchmem.configuration.keys import KEYS, OF_THE_USER, PATHS, RefusedError, nearest
+from flake8_torchmem.reach import is_within, read_regular, top_of
 
 FILE = "pyproject.toml"
 TABLE = "flake8_torchmem"
+MOST_JOBS = max(8, os.cpu_count() or 1)  # in a file that was found: a repository is not to start processes without end
+MAX_BYTES = 500_000
+MAX_PARTS = 100  # of a dotted key: readers of TOML take a time that grows with the square of it
 _OURS = re.compile(r"^(?:flake8[-_]?)?torch[-_]?mem$", re.IGNORECASE)
 
 
@@ -65,7 +69,7 @@ def find(paths: Sequence[str]) -> Table:
         if b"torchmem" in data:  # files of other people's may be broken as they like
             found = _ours(path, data)
             if found is not None:
-                return _checked(path, data, found, folder)
+                return _checked(path, data, found, folder, top_of(folder))
         parent = os.path.dirname(folder)
         if parent == folder:
             return Table()
@@ -99,8 +103,7 @@ def common_folder(paths: Sequence[str]) -> str:
 
 def _bytes(path: str, missing: bytes | None = None) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_regular(path, MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         if missing is not None:
             return missing
@@ -117,6 +120,7 @@ def _ours(path: str, data: bytes) -> object:
         import tomli as tomllib
     try:
         text = data.decode("utf-8")
+        _require_short_keys(path, text)
         tools = tomllib.loads(text).get("tool", {})
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -124,11 +128,19 @@ def _ours(path: str, data: bytes) -> object:
     except tomllib.TOMLDecodeError as error:
         cause, line = _without_place(str(error), text)
         raise ConfigurationError(f"{shown(path)}:{line}: not valid TOML: {cause}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{shown(path)}: nested too deeply") from None
     tools = tools if isinstance(tools, dict) else {}
     for name in tools:
         if name != TABLE and _OURS.match(name):
             raise ConfigurationError(f"{shown(path)}{_line(text, name)}: there is no table [tool.{name}]; did you mean [tool.{TABLE}]?")
     return tools.get(TABLE)
+
+
+def _require_short_keys(path: str, text: str) -> None:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_PARTS and any(part.count(".") > MAX_PARTS for part in re.split(r"[][={},]", line)):
+            raise ConfigurationError(f"{shown(path)}:{number}: a key of more than {MAX_PARTS} parts")
 
 
 def _without_place(message: str, text: str) -> tuple[str, int]:
@@ -137,18 +149,26 @@ def _without_place(message: str, text: str) -> tuple[str, int]:
     return (message[: found.start()], int(found[1])) if found else (message.removesuffix(" (at end of document)"), text.count("\n") + 1)
 
 
-def _checked(path: str, data: bytes, found: object, folder: str) -> Table:
+def _checked(path: str, data: bytes, found: object, folder: str, top: str | None = None) -> Table:
+    """The table, if it can be obeyed. That of a file which was found, and not named, reaches no further than the repository: `top`."""
     text = data.decode("utf-8")
     if not isinstance(found, dict):
         raise ConfigurationError(f"{shown(path)}{_line(text, TABLE)}: [tool.{TABLE}] has to be a table")
-    return Table(path, folder, {name: _value(path, text, name, value, folder) for name, value in found.items()})
+    return Table(path, folder, {name: _value(path, text, name, value, folder, top) for name, value in found.items()})
 
 
-def _value(path: str, text: str, name: str, value: object, folder: str) -> object:
+def _value(path: str, text: str, name: str, value: object, folder: str, top: str | None) -> object:
     try:
         if name not in KEYS:
             raise RefusedError(f"there is no such key{nearest(name, KEYS)}")
-        return KEYS[name].read(value, folder)
+        read = KEYS[name].read(value, folder)
+        if top is not None and name in OF_THE_USER:
+            raise RefusedError(f"only the command line, its environment and a file named by --config can say it: {OF_THE_USER[name]}")
+        if top is not None and name == "jobs" and read != "auto":
+            return min(int(str(read)), MOST_JOBS)
+        if top is not None and name in PATHS and not is_within(str(read), top):
+            raise RefusedError(f"it leads out of {shown(top)}, which only the command line and a file named by --config can")
+        return read
     except RefusedError as error:
         dotted = ".".join(part if re.fullmatch(r"[\w-]+", part) else f'"{part}"' for part in (name, error.inner) if part)
         raise ConfigurationError(f"{shown(path)}{_line(text, error.inner, name)}: [tool.{TABLE}] {dotted}: {error}") from None
@@ -159,7 +179,7 @@ def _line(text: str, *names: str) -> str:
     for name in filter(None, names):
         key, inside = re.compile(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]"), False
         for number, line in enumerate(text.split("\n"), 1):
-            header = re.match(r"\s*\[+([^\]]+)\]", line)
+            header = re.match(r"\s*\[{1,2}([^][]+)\]", line)
             parts = [part.strip(" \t\"'") for part in header[1].split(".")] if header else []
             inside = TABLE in parts if parts else inside
             if name in parts or (inside and key.match(line)):

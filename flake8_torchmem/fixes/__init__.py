@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from flake8_torchmem.files import SUFFIX_OF_NOTEBOOKS as SUFFIX
 from flake8_torchmem.fixes.document import Document
 from flake8_torchmem.fixes.plan import Planned
 from flake8_torchmem.fixes.rounds import SAFE_ONLY, UNSAFE_TOO, Left, Outcome, Rounds
+from flake8_torchmem.remedies import NoRemedy
 from flake8_torchmem.rules import rule_codes
+from flake8_torchmem.rules.internal import INTERNAL_ERROR
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.imports.project import Project
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Document", "Left", "Outcome", "Planned", "document_of", "fix_document"]
 
-GENERATED = re.compile(r"^\s*(?:#|\"\"\"|''').*@generated\b", re.MULTILINE)
+GENERATED = re.compile(r"^[^\S\n]*(?:#|\"\"\"|''').*@generated\b", re.MULTILINE)
 MAX_CHARACTERS = 1_000_000
+MAX_LINES = 50_000
 HEAD = 40  # lines in which a file may say that it is generated
 
 
@@ -95,7 +99,16 @@ def finder(path: str, settings: Settings, project: Project | None) -> Find:
 
 def diagnosis(found: Find) -> Callable[[str], list[Finding]]:
     """The findings of a text with their remedies, those looked for only where there is something to mend."""
-    return lambda text: found(text, whole=True) if found(text, whole=False) else []
+
+    def diagnosed(text: str) -> list[Finding]:
+        findings = found(text, whole=False)
+        whole = found(text, whole=True) if findings else []
+        failure = next((finding for finding in whole if finding.code == INTERNAL_ERROR.code), None)
+        if failure is None:
+            return whole
+        return [replace(finding, remedy=NoRemedy(f"the rest of the file {failure.message}")) for finding in findings]
+
+    return diagnosed
 
 
 def untouched(document: Document) -> str:
@@ -106,4 +119,6 @@ def untouched(document: Document) -> str:
     """
     if GENERATED.search("\n".join(document.normal.split("\n", HEAD)[:HEAD])):
         return "the file is generated"
-    return "the file is larger than a megabyte" if len(document.text) > MAX_CHARACTERS else ""
+    if len(document.text) > MAX_CHARACTERS:
+        return "the file is larger than a megabyte"
+    return f"the file has more than {MAX_LINES:,} lines" if document.text.count("\n") > MAX_LINES else ""

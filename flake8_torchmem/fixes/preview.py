@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from flake8_torchmem.settings import Settings
 
 
+MAX_CHECKED = 4_000_000  # characters: each fix is checked with the whole file
+
+
 @dataclass(frozen=True)
 class Preview:
     """One finding, and the file after its fix.
@@ -83,7 +86,9 @@ def previews(
         cheap = mended(finding, safety_of(finding), partial(find, whole=False))
         return cheap if cheap.after is not None else mended(finding, safety_of(finding), diagnosis(find))
 
-    return [preview(finding) for finding in chosen]
+    most = max(1, MAX_CHECKED // (len(document.text) + 1))
+    many = [Preview(finding, safety_of(finding), None, f"{most} fixes are planned in a file of this size") for finding in chosen[most:]]
+    return [preview(finding) for finding in chosen[:most]] + many
 
 
 def _all(_planned: Planned, _document: Document) -> bool:

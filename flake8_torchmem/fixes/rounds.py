@@ -18,6 +18,7 @@ from flake8_torchmem.remedies import Decorate, Guard, NoRemedy, Remedy
 MAX_ROUNDS = 10
 WORD = re.compile(r"\w+")
 MAX_CONSEQUENCES = 3
+MAX_TRIED = 20_000_000  # characters that are checked in all attempts together: hundreds of fixes that do not go together end here
 SAFE_ONLY = frozenset({Safety.SAFE})
 UNSAFE_TOO = frozenset({Safety.SAFE, Safety.UNSAFE})
 
@@ -66,6 +67,7 @@ class Rounds:
         self.allowed = allowed
         self.wanted = wanted
         self.refused: dict[Identity, str] = {}
+        self.tried = 0
         self.agreed: set[Identity] = set()
 
     def run(self, document: Document) -> Outcome:
@@ -161,7 +163,15 @@ class Rounds:
         guards = [each for each in planned if _guards(each)]
         first = [guards] if 0 < len(guards) < len(planned) else []
         tries = [*first, list(planned), *([each] for each in planned if len(planned) > 1)]
-        return next((made for made in (self._tried(document, findings, attempt) for attempt in tries) if made is not None), None)
+        for attempt in tries:
+            self.tried += len(document.text)
+            if self.tried > MAX_TRIED:
+                self.refused |= {_identity(each.finding): "too many fixes were tried in this file" for each in planned}
+                return None
+            made = self._tried(document, findings, attempt)
+            if made is not None:
+                return made
+        return None
 
     def _tried(
         self, document: Document, findings: Sequence[Finding], planned: list[Planned]

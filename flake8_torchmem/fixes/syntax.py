@@ -12,7 +12,9 @@ from typing import TypeVar
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
+from flake8_torchmem.fixes.readable import readable
 from flake8_torchmem.model import Span
+from flake8_torchmem.source import parse
 
 Node = TypeVar("Node", bound=cst.CSTNode)
 COMPOUND = (cst.For, cst.While, cst.If, cst.With, cst.Try, cst.TryStar, cst.FunctionDef, cst.ClassDef, cst.Match)
@@ -37,11 +39,14 @@ class Syntax:
 
     Raises:
         Refused: libcst cannot take it, or gives back another text.
+        SourceError: it is not valid Python.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.lines = text.split("\n")
+        if not readable([parse(text)], self.lines):
+            raise Refused("the file is nested too deeply for libcst")
         try:
             self.module = cst.parse_module(text)
             wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)

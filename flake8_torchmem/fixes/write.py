@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from flake8_torchmem.reach import leads_out
 from flake8_torchmem.writing import put_in_place
 
 
@@ -23,8 +24,10 @@ def replace_file(path: str, old: bytes, new: bytes) -> None:
 
     Raises:
         ChangedError: it holds something else by now.
-        OSError: it cannot be written.
+        OSError: it cannot be written, or is a link that leads out of the repository.
     """
+    if leads_out(path):
+        raise OSError(40, "it is a link that leads out of the repository")
     target = os.path.realpath(path)
     os.stat(target)
 

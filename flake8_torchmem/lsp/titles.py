@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-_COMMENT = re.compile(r"(?<=.)\s+#.*$")
+_COMMENT = re.compile(r"(?<=\S)\s+#.*$")
 _IMPORT = re.compile(r"(?:from|import)\s")
 _WIDEST = 60  # characters of code in a title
 

@@ -16,6 +16,9 @@ UNKNOWN = "get_ipython()"
 # Magics of a cell whose other lines are run as Python here; those of all others are another language's, or another process's.
 OF_PYTHON = frozenset({"time", "timeit", "capture", "prun", "memit", "mprun", "lprun", "debug"})
 
+MAX_LOOKS = 20_000_000  # characters of the cells that are parsed anew, all looks at them together
+
+_LIKE = re.compile(r"# IPython(_*):")
 _CELL = re.compile(r"%%(\w*)")
 # IPython takes these for magics without their `%` where no variable has the name ("automagic").
 _AUTOMATIC = (
@@ -23,7 +26,7 @@ _AUTOMATIC = (
     r"|matplotlib|pylab|config|time|timeit|prun|history|store|who|whos)(?: +[^\s=(\[,:;].*)?$"
 )
 _LOOKS_SO = re.compile(rf"\s*(?:[%!?]|[/,;]\w)|.*\?\s*$|{_AUTOMATIC}")
-_ASSIGNED = re.compile(r"(\s*[\w.\[\]'\", ]+?=\s*)[%!]")
+_ASSIGNED = re.compile(r"(\s*(?=\S)[\w.\[\]'\", ]+?=\s*)[%!]")
 _TIMED = re.compile(r"(\s*)(%time(?:it)?\s+)(?!-)(\S.*)")
 
 
@@ -44,12 +47,11 @@ class Magics:
     """
 
     def __init__(self, sources: Iterable[str]) -> None:
-        self.word = "IPython"
-        everything = "\n".join(sources)
-        while f"# {self.word}:" in everything:
-            self.word += "_"
-        self.marked = re.compile(rf"(\s*)(.*?) ?# {self.word}:(\d+)$")
+        likes = max((len(like) for source in sources for like in _LIKE.findall(source)), default=-1)
+        self.word = "IPython" + "_" * (likes + 1)
+        self.marked = re.compile(rf"(\s*)((?=\S).*?) ?# {self.word}:(\d+)$")
         self.stand_ins: list[StandIn] = []
+        self.left = MAX_LOOKS
 
     def python(self, source: str) -> str:
         """The Python of a cell: as many lines.
@@ -72,6 +74,9 @@ class Magics:
                 index = self._culprit(lines, error.line)
                 if index is None:
                     raise
+                self.left -= len(text)
+                if self.left < 0:
+                    raise SourceError("too many lines that are no Python", error.line) from None
                 self._hide(lines, index)
             else:
                 return text

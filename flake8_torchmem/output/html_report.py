@@ -31,6 +31,7 @@ article { margin: 1.4rem 0 1.8rem; } article h4 { font-size: 1rem; margin: 0 0 .
 """
 AROUND = 2  # lines of code above and below a finding
 MOST_LINES = 12  # of a finding that spans many
+WIDEST = 1_000  # characters of a line: a longer one is shown in part
 MOST_PLOTS = 2  # per rule and device
 CHANGES = {
     Safety.SAFE: "changes nothing that training computes",
@@ -136,7 +137,7 @@ def _finding(located: Located, number: int) -> Iterator[str]:
 def _code(located: Located) -> str:
     """The lines of a finding and around it, the spot marked."""
     span = located.finding.span
-    if located.document is None:
+    if located.document is None or len(located.line) > WIDEST:
         source, underline = excerpt(located.line, located.finding)
         return f'<span class="line">{span.line} </span>{escaped(source)}\n<span class="line">{" " * len(str(span.line))} </span>{underline}'
     lines = located.document.normal.split("\n")
@@ -148,7 +149,7 @@ def _code(located: Located) -> str:
 
 def _marked(line: str, number: int, span: Span) -> str:
     if not span.line <= number <= span.end_line:
-        return escaped(cells(line))
+        return escaped(cells(line[:WIDEST]))
     begin = span.column - 1 if number == span.line else len(line) - len(line.lstrip())
     end = span.end_column - 1 if number == span.end_line else len(line)
     before, spot, after = (escaped(cells(part)) for part in (line[:begin], line[begin:end], line[end:]))
@@ -175,5 +176,5 @@ def _fix(located: Located) -> Iterator[str]:
 
 def _diff_line(line: str) -> str:
     kind = {"-": "was", "+": "now", "@": "hunk"}.get(line[:1])
-    text = escaped(cells(line))
+    text = escaped(cells(line[:WIDEST]))
     return f'<span class="{kind}">{text}</span>\n' if kind else f"{text}\n"

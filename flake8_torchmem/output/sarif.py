@@ -17,6 +17,7 @@ from flake8_torchmem.rules.internal import INTERNAL_ERROR, INTERNAL_RULES, UNREA
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _BASE = "%SRCROOT%"
+WIDEST = 1_000  # characters of a line that is shown: it is there again with each finding
 _BRACES = str.maketrans({"{": "{{", "}": "}}"})
 _SAYS = {Safety.SAFE: "It changes nothing that training computes.", Safety.UNSAFE: "It changes training behaviour or a type: read it."}
 
@@ -117,7 +118,7 @@ def _regions(located: Located) -> Object:
     if rows is not None:
         return {"region": {"startLine": rows[0], "endLine": rows[1]}}
     region = _region(span)
-    if located.document is None or printable(located.line) != located.line:
+    if located.document is None or len(located.line) > WIDEST or printable(located.line) != located.line:
         return {"region": region}
     end = span.end_column - 1 if span.line == span.end_line else len(located.line)
     if span.line == span.end_line:

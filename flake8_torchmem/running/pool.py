@@ -10,14 +10,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from flake8_torchmem.running.crews import CHUNKS_PER_WORKER, LARGEST_CHUNK
+from flake8_torchmem.running.crews import CHUNKS_PER_WORKER, LARGEST_CHUNK, Here
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_WINDOWS_PROCESSES = 61  # that Windows can wait for
+LIBRARY = os.path.dirname(os.__file__)
 
 
 class Processes:
@@ -38,7 +40,11 @@ class Processes:
     def open(self, size: int) -> Iterator[Executor]:
         """A pool. When the block is left by an exception its processes are ended, whatever they do."""
         others = set(multiprocessing.active_children())
-        executor = _Pool(size, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+        executor = _pool(size)
+        if executor is None:
+            with Here().open(size) as here:
+                yield here
+            return
         try:
             yield executor
         except BaseException:
@@ -51,15 +57,25 @@ class Processes:
                 executor.shutdown(cancel_futures=True)
 
 
+def _pool(size: int) -> _Pool | None:
+    """None where the system has no semaphores, or no room for them: a container without shared memory, or a full disk."""
+    try:
+        with in_library():
+            return _Pool(size, mp_context=multiprocessing.get_context("spawn"), initializer=partial(_begin, os.getcwd()))
+    except (ImportError, NotImplementedError, OSError):
+        return None
+
+
 class _Pool(ProcessPoolExecutor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Processes start here; they inherit that an interrupt is none of their business: it reaches all at once."""
-        with uninterrupted():
+        with uninterrupted(), in_library():
             return super().submit(fn, *args, **kwargs)
 
 
-def _begin() -> None:
+def _begin(folder: str) -> None:
     """Leave interrupts to the parent, and go when it is gone: nobody else would end this process then."""
+    os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -69,6 +85,21 @@ def _begin() -> None:
 def _follow(parent: Any) -> None:  # noqa: ANN401 - its class has no public name
     parent.join()
     os._exit(1)
+
+
+@contextmanager
+def in_library() -> Iterator[None]:
+    """Be in the folder of the standard library.
+
+    A fresh interpreter looks for its first modules in the folder that it is started in: that must not be the one under check, whose
+    `multiprocessing.py` it would run.
+    """
+    before = os.getcwd()
+    os.chdir(LIBRARY)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @contextmanager

@@ -11,14 +11,17 @@ import json
 import os
 import socket
 
+from flake8_torchmem.verify.lifeline import follow
+
 MESSAGE = 65_536  # bytes
 
 
-def main(channel_number: int) -> str | None:
+def main(channel_number: int, lifeline: int) -> str | None:
     """Wait for jobs. In each copy, the file with its job; None when no more will come.
 
     Args:
         channel_number: the descriptor of a socket to the runner.
+        lifeline: the descriptor of a pipe that the runner holds while it lives.
     """
     channel = socket.socket(fileno=channel_number)
     importlib.import_module("torch._dynamo")
@@ -33,6 +36,7 @@ def main(channel_number: int) -> str | None:
         if process == 0:
             channel.close()
             _become(order["cwd"], descriptors[0])
+            follow(lifeline)  # in its own group
             return str(order["orders"])
         os.close(descriptors[0])
         channel.sendall(b"%d\n" % process)

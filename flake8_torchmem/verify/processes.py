@@ -16,10 +16,11 @@ from typing import Protocol
 
 HERE = str(Path(__file__).resolve().parents[2])
 # Neither the folder of the run nor that of these modules is where a program's own modules are looked for.
-CHILD = "import sys; sys.path[0] = sys.argv[1]; from flake8_torchmem.verify.child import main; del sys.path[0]; main(sys.argv[2])"
-NURSERY = (
-    "import sys; sys.path[0] = sys.argv[1]; from flake8_torchmem.verify import child, nursery; del sys.path[0]; "
-    "orders = nursery.main(int(sys.argv[2])); orders and child.main(orders)"
+BEGIN = "import sys; sys.path[0] = sys.argv[1]; from flake8_torchmem.verify.lifeline import follow; follow(int(sys.argv[2])); "
+CHILD = BEGIN + "from flake8_torchmem.verify.child import main; del sys.path[0]; main(sys.argv[3])"
+NURSERY = BEGIN + (
+    "from flake8_torchmem.verify import child, nursery; del sys.path[0]; "
+    "orders = nursery.main(int(sys.argv[3]), int(sys.argv[2])); orders and child.main(orders)"
 )
 MARK = "TORCHMEM_RUN"  # in the environment of all that a run starts, so that it is found again
 CAN_COPY = sys.platform == "linux"  # elsewhere, libraries do not survive a fork
@@ -50,18 +51,20 @@ class Spawned:
         output: the descriptor of what it prints to.
         cwd: where it runs.
         environment: that it gets.
+        lifeline: the reading end of a pipe; when the other end is closed, this process is killed.
     """
 
-    def __init__(self, orders: Path, output: int, cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, orders: Path, output: int, cwd: Path, environment: Mapping[str, str], lifeline: int) -> None:
         self._mark = uuid.uuid4().hex
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter
-            [sys.executable, "-c", CHILD, HERE, str(orders)],
+            [sys.executable, "-c", CHILD, HERE, str(lifeline), str(orders)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             cwd=cwd,
             env={**environment, MARK: self._mark},
             start_new_session=True,
+            pass_fds=_passed(lifeline),
         )
 
     def kill(self) -> None:
@@ -82,19 +85,20 @@ class Nursery:
 
     Args:
         environment: that it and its copies get.
+        lifeline: as above, for it and its copies.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], lifeline: int) -> None:
         self.mark = uuid.uuid4().hex
         self.channel, other = socket.socketpair()
         with other:
             self.process = subprocess.Popen(  # noqa: S603 - this interpreter
-                [sys.executable, "-c", NURSERY, HERE, str(other.fileno())],
+                [sys.executable, "-c", NURSERY, HERE, str(lifeline), str(other.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={**environment, MARK: self.mark},
-                pass_fds=(other.fileno(),),
+                pass_fds=(other.fileno(), *_passed(lifeline)),
                 start_new_session=True,
             )
 
@@ -156,6 +160,11 @@ class Copied:
 
     def end_strays(self) -> None:
         _end_marked(self._nursery.mark, spared=self._nursery.process.pid)
+
+
+def _passed(*descriptors: int) -> tuple[int, ...]:
+    """Descriptors that a process gets where it can: on Windows none."""
+    return descriptors if os.name == "posix" else ()
 
 
 def _kill(pid: int, ended: bool) -> None:

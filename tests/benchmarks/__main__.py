@@ -1,13 +1,15 @@
 """Everything about speed and memory in one run, as ratios of measurements that were taken side by side.
 
     python -m tests.benchmarks NAME=DIR [NAME=DIR ...] [--sample 300] [--runs 5] [--counts 1 100 3000] [--sizes 1 10 100 1000 5000]
+        [--compared 100] [--environments FOLDER] [--python dslinter=python3.9]
 
-Prints what the plugin adds to flake8; the check against ast.parse and libcst.parse_module; the command with a cold and a warm
-cache, in one and two processes; over few and many files; and how cost grows with the size of a file. Other tools: `peers.py`.
+Prints what the plugin adds to flake8; the check against other tools, and against ast.parse and libcst.parse_module; the command with a
+cold and a warm cache, in one and two processes; over few and many files; and how cost grows with the size of a file.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import itertools
 import math
@@ -29,6 +31,7 @@ from flake8_torchmem.source import SourceError, decode, parse
 from flake8_torchmem.words import candidate
 from tests.benchmarks.corpora import Corpus, Measured, child, corpora, in_pairs, parser, table
 from tests.benchmarks.flake8_overhead import overhead
+from tests.benchmarks.peers import about_tools, compared, given_tools
 
 CHECK = (sys.executable, "-m", "flake8_torchmem", "check", "--isolated", "--exit-zero")
 CODES = Settings().enabled_codes()
@@ -69,12 +72,17 @@ def main() -> None:
         "--counts", type=int, nargs="*", default=[1, 100, 3000], help="files that the command is given (default: 1 100 3000)"
     )
     arguments.add_argument("--sizes", type=int, nargs="*", default=[1, 10, 100, 1000, 5000], help="kB of single files (default: 1 to 5000)")
+    arguments.add_argument(
+        "--compared", type=int, default=100, help="files per corpus that other tools read as well; 0: none (default: %(default)s)"
+    )
+    about_tools(arguments)
     options = arguments.parse_args()
     chosen = corpora(options.corpora, options.sample)
     everything = Corpus("all", tuple(file for corpus in corpora(options.corpora, 0) for file in corpus.files))
     # Processes first: the system counts this process's memory as theirs until they have their own program.
     measures = {
         "flake8 with the plugin against flake8 without it": partial(overhead, chosen, options.runs),
+        "torchmem check against other tools, processor time": partial(others, options),
         "torchmem check against itself without a cache, in one process": partial(variants, chosen, options.runs),
         "torchmem check --no-cache over the first files of all corpora": partial(counts, everything, options.counts, options.runs),
         "The check in one process against parsers, processor time": partial(limits, chosen, options.runs),
@@ -83,6 +91,13 @@ def main() -> None:
     for title, measure in measures.items():
         sys.stdout.write(f"{title}\n\n{measure()}\n")
         sys.stdout.flush()
+
+
+def others(options: argparse.Namespace) -> str:
+    """Other tools over the first files that are drawn of each corpus."""
+    if not options.compared:
+        return ""
+    return compared(given_tools(options.python), corpora(options.corpora, options.compared), options.environments, options.runs)
 
 
 def limits(chosen: Sequence[Corpus], runs: int) -> str:
@@ -155,6 +170,7 @@ def counts(corpus: Corpus, wanted: Sequence[int], runs: int) -> str:
 def sizes(wanted: Sequence[int], runs: int) -> str:
     """Processor time over files of growing size, against ast.parse of the same, with the exponents that fit."""
     rows, points = [], []
+    check_text("import torch\n" + TRAINS.format(0), "one.py", CODES)  # imports, whose time is no file's
     for kilobytes in wanted:
         text = "import torch\n" + "".join(map(TRAINS.format, range(max(1, kilobytes * 1000 // len(TRAINS)))))
         pairs = in_pairs(partial(_each, ast.parse, [text]), partial(_each, lambda each: check_text(each, "one.py", CODES), [text]), runs)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+HELP = "a folder to read, or @FILE with paths in lines; one NAME may be given several"
 RUNNER = Path(__file__).resolve().with_name("flake8_runner.py")
 WITH, WITHOUT = "with", "without"
 SEED = 0
@@ -43,7 +44,7 @@ class Measured:
 def parser(description: str | None, runs: int) -> argparse.ArgumentParser:
     """The arguments that both scripts have."""
     arguments = argparse.ArgumentParser(description=description)
-    arguments.add_argument("corpora", nargs="+", metavar="NAME=DIR", help="a folder to read; one NAME may be given several folders")
+    arguments.add_argument("corpora", nargs="+", metavar="NAME=DIR", help=HELP)
     arguments.add_argument("--sample", type=int, default=300, help="files per corpus, by a fixed seed; 0: all (default: %(default)s)")
     arguments.add_argument("--runs", type=int, default=runs, help="repetitions, of which medians are taken (default: %(default)s)")
     return arguments
@@ -53,10 +54,13 @@ def corpora(words: Sequence[str], sample: int) -> list[Corpus]:
     """The corpora named on the command line, in that order."""
     found: dict[str, list[str]] = {}
     for word in words:
-        name, equals, folder = word.partition("=")
-        if not equals or not Path(folder).is_dir():
-            raise SystemExit(f"{word}: expected NAME=DIR, with DIR a folder")
-        found.setdefault(name, []).extend(str(path) for path in sorted(Path(folder).rglob("*.py")) if path.is_file())
+        name, equals, where = word.partition("=")
+        if equals and where.startswith("@") and Path(where[1:]).is_file():
+            found.setdefault(name, []).extend(Path(where[1:]).read_text("utf-8").splitlines())
+        elif equals and Path(where).is_dir():
+            found.setdefault(name, []).extend(str(path) for path in sorted(Path(where).rglob("*.py")) if path.is_file())
+        else:
+            raise SystemExit(f"{word}: expected NAME=DIR, with DIR a folder, or NAME=@FILE, with FILE a list of files")
     for name, files in found.items():
         if not files:
             raise SystemExit(f"{name}: no Python files")

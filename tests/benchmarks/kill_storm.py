@@ -1,4 +1,4 @@
-"""Kills runs at random moments: eight at once that share a cache, and two at once that mend the same files.
+"""Kills runs at random moments: eight at once that share a cache, and two at once that mend the same files. And lets pairs live.
 
 Afterwards every file is the old one or the new one, whole; the cache is sound; and whoever was left alive has said what a run that is
 alone says. Prints what it did; a wrong result ends it with an exception.
@@ -77,6 +77,29 @@ def storm_on_files(folder: Path, kills: int, dice: random.Random) -> Counter[str
     return counts
 
 
+def pairs_on_files(folder: Path, rounds: int, dice: random.Random) -> Counter[str]:
+    """Two runs at once that mend the same files, and nobody is killed: the files must be those of one run.
+
+    Args:
+        folder: to work in, empty.
+        rounds: pairs of runs.
+        dice: as for the storms; nothing is left to it here.
+    """
+    counts: Counter[str] = Counter()
+    write(folder / "new")
+    torchmem(*FIX, cwd=folder / "new")
+    new = contents(folder / "new")
+    for number in range(rounds):
+        place = folder / f"tree-{number}"
+        write(place)
+        results = raid(list(FIX), place, 2, 0, 0.0, dice, counts)
+        _require(all(each.status in {0, 2} and "Traceback" not in each.err for each in results), f"a run beside another one: {results}")
+        counts["rounds"] += 1
+        counts["runs that met a changed file"] += sum(each.status == 2 for each in results)
+        _require(contents(place) == new and not list(place.glob(".torchmem-*")), f"two runs made something else of {place}")
+    return counts
+
+
 def raid(
     command: list[str], folder: Path, at_once: int, victims: int, span: float, dice: random.Random, counts: Counter[str]
 ) -> list[Result]:
@@ -125,13 +148,17 @@ def _require(holds: bool, complaint: str) -> None:
 
 
 def main() -> None:
-    """Run both storms."""
+    """Run the storms, and the pairs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="in each storm")
-    parser.add_argument("--only", choices=["cache", "fix"])
+    parser.add_argument("--kills", type=int, default=200, help="in each storm; and rounds of pairs")
+    parser.add_argument("--only", choices=["cache", "fix", "pairs"])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    storms: dict[str, Callable[[Path, int, random.Random], Counter[str]]] = {"cache": storm_on_a_cache, "fix": storm_on_files}
+    storms: dict[str, Callable[[Path, int, random.Random], Counter[str]]] = {
+        "cache": storm_on_a_cache,
+        "fix": storm_on_files,
+        "pairs": pairs_on_files,
+    }
     for name, storm in storms.items():
         if options.only not in {None, name}:
             continue

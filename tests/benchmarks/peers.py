@@ -1,6 +1,7 @@
 """What other tools say about the code that this project's rules are tested on, and how long they take over it.
 
-    python -m tests.benchmarks.peers [--write docs/measured/peers.md] [--environments FOLDER] [--python dslinter=python3.9] [--runs 5]
+    python -m tests.benchmarks.peers [NAME=DIR ...] [--write docs/measured/peers.md] [--environments FOLDER]
+        [--python dslinter=python3.9] [--runs 5] [--sample 100]
 
 Each tool gets an environment of its own, by pip. Nothing is asserted; see README.md beside this file for what is counted.
 """
@@ -11,22 +12,24 @@ import argparse
 import ast
 import datetime
 import json
+import math
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flake8_torchmem.catalogue import catalogue
+from tests.benchmarks.corpora import ENVIRONMENT, HELP, Corpus, corpora
 from tests.cases import expected, load
 from tests.running import REPOSITORY
 
 LINE = re.compile(r"^(?P<file>[^:\n]+):(?P<line>\d+):\d+: (?P<code>[A-Z]+\d+)", re.MULTILINE)
+OURS = "flake8-torchmem"
 OFF = [rule.code for rule in catalogue().values() if not rule.default]
 
 
@@ -39,18 +42,20 @@ class Tool:
         command: what is run, after the scripts folder of its environment; the folder of code comes last.
         claims: its rules, in its own words, by the code of ours that is about the same subject.
         python: that its environment is made with, unless another one is given.
+        timed: the command whose time counts, with the rules that are on by default, where that is another one.
     """
 
     package: str
     command: tuple[str, ...]
     claims: Mapping[str, tuple[str, ...]]
     python: str = sys.executable
+    timed: tuple[str, ...] = ()
 
 
 TOOLS = {
-    "flake8-torchmem": Tool(
+    OURS: Tool(
         "", ("torchmem", "check", "--no-cache", "--no-imports", "--isolated", "--output-format=json", f"--extend-select={','.join(OFF)}"),
-        {code: (code,) for code in catalogue()},
+        {code: (code,) for code in catalogue()}, timed=("torchmem", "check", "--jobs=1", "--no-cache", "--isolated"),
     ),
     "torch-preflight": Tool(
         "torch-preflight", ("torch-preflight", "check", "--jobs=1", "--format=json"),
@@ -59,7 +64,7 @@ TOOLS = {
             "TM302": ("TG004",), "TM303": ("TG004",), "TM306": ("TG013",),
         },
     ),
-    "TorchFix": Tool("torchfix", ("torchfix", "--jobs=1", "--select=ALL"), {"TM302": ("TOR401",)}),
+    "TorchFix": Tool("torchfix", ("torchfix", "--jobs=1", "--select=ALL"), {"TM302": ("TOR401",)}, timed=("torchfix", "--jobs=1")),
     "dslinter": Tool(
         "dslinter",
         ("pylint", "--load-plugins=dslinter", "--jobs=1", "--disable=all", "--enable=gradient-clear-pytorch", "--output-format=json"),
@@ -81,11 +86,11 @@ class Place:
 
 @dataclass
 class Measured:
-    """What one tool said, by file, and the processor seconds of each run."""
+    """What one tool said, by file, and the processor seconds of each run, by corpus; of a run that crashed it is no number."""
 
     version: str
     said: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
     failure: str = ""
 
 
@@ -145,13 +150,24 @@ def measure(name: str, tool: Tool, code: Path, every: Sequence[Place], environme
         return Measured(version, failure=f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-200:]}")
 
 
-def timed(tool: Tool, code: Path, scripts: Path) -> float:
+def race(tools: Mapping[str, Tool], chosen: Sequence[Corpus], results: Mapping[str, Measured], environments: Path, runs: int) -> None:
+    """Time the tools that could be installed over the same files, in turn; what they need to be warm they have from a run before."""
+    able = [name for name in tools if not results[name].failure]
+    for corpus in chosen:
+        for turn in range(runs + 1):
+            for name in able:
+                spent = timed(tools[name], corpus.files, environment(name, tools[name], environments))
+                if turn:
+                    results[name].seconds.setdefault(corpus.name, []).append(spent)
+
+
+def timed(tool: Tool, files: Sequence[str], scripts: Path) -> float:
     """Processor seconds of one run, those of the processes that it starts among them."""
     begin = sum(os.times()[2:4])
-    files = sorted(path.name for path in code.glob("*.py"))  # pylint takes no folder that is no package
-    command = [str(scripts / tool.command[0]), *tool.command[1:], *files]
-    subprocess.run(command, cwd=code, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return sum(os.times()[2:4]) - begin
+    script, *arguments = tool.timed or tool.command
+    command = [str(scripts / script), *arguments, *files]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, env=ENVIRONMENT)
+    return math.nan if "Traceback (most recent" in done.stderr else sum(os.times()[2:4]) - begin
 
 
 def _version(scripts: Path, package: str) -> str:
@@ -192,8 +208,7 @@ def _spoke(measured: Measured, place: Place, rules: set[str]) -> bool:
 
 def report(every: Sequence[Place], results: Mapping[str, Measured]) -> Iterator[str]:
     """The tables, as Markdown."""
-    peers = [name for name in TOOLS if TOOLS[name].claims and name != "flake8-torchmem"]
-    ours = "flake8-torchmem"
+    peers = [name for name in TOOLS if TOOLS[name].claims and name != OURS]
     yield f"Measured on {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}: " + ", ".join(
         f"{name} {result.version or result.failure}" for name, result in results.items()
     )
@@ -203,60 +218,82 @@ def report(every: Sequence[Place], results: Mapping[str, Measured]) -> Iterator[
             yield f"{name}: {results[name].failure}\n"
             continue
         yield f"**{name}**, on what it has a rule for\n"
-        yield f"| subject | its rule | wrong: | {name} finds | {ours} finds | right: | {name} reports | {ours} reports |"
+        yield f"| subject | its rule | wrong: | {name} finds | {OURS} finds | right: | {name} reports | {OURS} reports |"
         yield "|---|---|--:|--:|--:|--:|--:|--:|"
         for code, rules in TOOLS[name].claims.items():
             wrong = sum(place.code == code and place.wrong for place in every)
             right = sum(place.code == code and not place.wrong for place in every)
             found, false = counts(TOOLS[name], results[name], every, code)
-            own_found, own_false = counts(TOOLS[ours], results[ours], every, code)
+            own_found, own_false = counts(TOOLS[OURS], results[OURS], every, code)
             subject = f"{code} {catalogue()[code].name}"
             yield f"| {subject} | {', '.join(rules)} | {wrong} | {found} | {own_found} | {right} | {false} | {own_false} |"
         yield ""
     covered = {code for name in peers for code in TOOLS[name].claims}
     others = [code for code in catalogue() if code not in covered and any(place.code == code for place in every)]
     yield f"None of them has a rule for the other {len(others)} subjects: {', '.join(others)}.\n"
-    yield from _times(results)
 
 
-def _times(results: Mapping[str, Measured]) -> Iterator[str]:
-    base = results["flake8-torchmem"].seconds
-    programs = 2 * len(list((REPOSITORY / "fixtures").glob("TM*")))
-    yield f"Processor time over the {programs} programs of `fixtures/`, median of the ratios within runs; runs: {len(base)}.\n"
-    yield "| tool | times that of flake8-torchmem |\n|---|--:|"
+def times(results: Mapping[str, Measured], chosen: Sequence[Corpus]) -> Iterator[str]:
+    """Processor times as multiples of this project's, as Markdown."""
+    base = results[OURS].seconds
+    heads = [f"{corpus.name} ({len(corpus.files)} files)" for corpus in chosen]
+    yield f"Processor time of each tool in one process, as a multiple of {OURS}'s: medians of the ratios within runs.\n"
+    yield f"| tool | {' | '.join(heads)} |"
+    yield f"|---|{'--:|' * len(chosen)}"
     for name, result in results.items():
         if result.seconds:
-            ratio = statistics.median(one / ours for one, ours in zip(result.seconds, base, strict=True))
-            yield f"| {name} {result.version} | {ratio:.2f} |"
+            ratios = (_median_ratio(result.seconds[corpus.name], base[corpus.name]) for corpus in chosen)
+            yield f"| {name} {result.version} | {' | '.join('crashes' if math.isnan(one) else f'{one:.2f}' for one in ratios)} |"
+
+
+def _median_ratio(seconds: Sequence[float], ours: Sequence[float]) -> float:
+    return statistics.median(one / own for one, own in zip(seconds, ours, strict=True))
+
+
+def given_tools(pythons: Sequence[str]) -> dict[str, Tool]:
+    """The tools, each with the Python for its environment: `TOOL=PYTHON`."""
+    other = dict(word.split("=", 1) for word in pythons)
+    return {name: replace(tool, python=other.get(name, tool.python)) for name, tool in TOOLS.items()}
+
+
+def compared(tools: Mapping[str, Tool], chosen: Sequence[Corpus], environments: Path | None, runs: int) -> str:
+    """How long the tools take over the same files."""
+    with tempfile.TemporaryDirectory() as scratch:
+        home = environments or Path(scratch)
+        results = {name: measure(name, tool, Path(scratch), [], home) for name, tool in tools.items()}
+        race(tools, chosen, results, home, runs)
+    failures = [f"{name}: {result.failure}" for name, result in results.items() if result.failure]
+    return "\n".join([*times(results, chosen), *failures]) + "\n"
+
+
+def about_tools(arguments: argparse.ArgumentParser) -> None:
+    """The options that say where the tools are."""
+    arguments.add_argument("--environments", type=Path, metavar="FOLDER", help="where the tools' environments are kept (default: nowhere)")
+    arguments.add_argument(
+        "--python", action="append", default=[], metavar="TOOL=PYTHON", help="make a tool's environment with this Python"
+    )
 
 
 def main() -> None:
     """Measure, print, and write if that is wanted."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("corpora", nargs="*", metavar="NAME=DIR", help=f"timed besides the fixtures: {HELP}")
+    arguments.add_argument("--sample", type=int, default=100, help="files per corpus, by a fixed seed; 0: all (default: %(default)s)")
     arguments.add_argument("--write", type=Path, metavar="FILE", help="write the tables there as well")
-    arguments.add_argument("--environments", type=Path, metavar="FOLDER", help="where the tools' environments are kept (default: nowhere)")
-    arguments.add_argument(
-        "--python", action="append", default=[], metavar="TOOL=PYTHON", help="make a tool's environment with this Python"
-    )
+    about_tools(arguments)
     arguments.add_argument("--runs", type=int, default=5, help="timed runs of each tool, in turn (default: %(default)s)")
     options = arguments.parse_args()
-    pythons = dict(word.split("=", 1) for word in options.python)
-    tools = {name: Tool(tool.package, tool.command, tool.claims, pythons.get(name, tool.python)) for name, tool in TOOLS.items()}
+    tools = given_tools(options.python)
     with tempfile.TemporaryDirectory() as scratch:
         code = Path(scratch, "code")
         code.mkdir()
         environments = options.environments or Path(scratch)
         every = places(code)
         results = {name: measure(name, tool, code, every, environments) for name, tool in tools.items()}
-        few = Path(scratch, "few")
-        few.mkdir()
-        for program in [*code.glob("*_bad.py"), *code.glob("*_good.py")]:
-            shutil.copy(program, few)
-        for _ in range(options.runs):
-            for name, tool in tools.items():
-                if not results[name].failure:
-                    results[name].seconds.append(timed(tool, few, environment(name, tool, environments)))
-    text = "\n".join(report(every, results)) + "\n"
+        programs = sorted(map(str, [*code.glob("*_bad.py"), *code.glob("*_good.py")]))
+        chosen = [Corpus("`fixtures/`", tuple(programs)), *corpora(options.corpora, options.sample)]
+        race(tools, chosen, results, environments, options.runs)
+    text = "\n".join([*report(every, results), *times(results, chosen)]) + "\n"
     sys.stdout.write(text)
     if options.write:
         options.write.parent.mkdir(exist_ok=True)

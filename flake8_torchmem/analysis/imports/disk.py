@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from flake8_torchmem.reach import is_within, read_regular, top_of
 from flake8_torchmem.source import SourceError, decode
 
 MARKERS = frozenset({".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg"})
@@ -150,9 +151,8 @@ class Disk:
             data = b""
             if path in self.unsaved:
                 data = self.unsaved[path].encode("utf-8")
-            elif self._is_inside(path, root) and os.path.getsize(path) <= MAX_FILE:
-                with open(path, "rb") as file:
-                    data = file.read()
+            elif self._is_inside(path, root):
+                data = read_regular(path, MAX_FILE)
         except (OSError, ValueError):
             data = b""
         if self.digesting:
@@ -175,7 +175,7 @@ def _scanned(folder: str) -> Folder:
             for entry in entries:
                 if entry.name.endswith(".py") or entry.name in MARKERS:
                     names.add(entry.name)
-                elif entry.name != "__pycache__" and _is_folder(entry):
+                elif entry.name != "__pycache__" and _is_folder(entry, folder):
                     names.add(entry.name)
                     if not entry.is_symlink():
                         inner.append(entry.name)
@@ -184,9 +184,10 @@ def _scanned(folder: str) -> Folder:
     return Folder(frozenset(names), tuple(sorted(inner)))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str], around: str) -> bool:
+    """Whether an entry is a folder, or a link to one that does not lead out of the project."""
     try:
-        return entry.is_dir()
+        return entry.is_dir() and (not entry.is_symlink() or is_within(entry.path, top_of(around, MARKERS)))
     except OSError:
         return False
 

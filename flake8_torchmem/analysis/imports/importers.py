@@ -15,6 +15,7 @@ from flake8_torchmem.source import SourceError, parse
 
 MAX_DEPTH = 3
 MAX_CALLERS = 40
+MAX_ASKED = 200  # functions whose callers are looked for: each is a search through the project
 
 
 class Importers:
@@ -41,7 +42,7 @@ class Importers:
         """
         pending = deque((function, self._path(function.file), 0) for function in dict.fromkeys(functions))
         asked: set[tuple[str, str]] = set()
-        while pending:
+        while pending and len(asked) < MAX_ASKED:
             function, path, depth = pending.popleft()
             if depth >= MAX_DEPTH or function.name == "<module>" or (path, function.name) in asked:
                 continue

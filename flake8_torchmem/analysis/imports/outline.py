@@ -20,7 +20,7 @@ from flake8_torchmem.source import SourceError, parse
 STARTS = re.compile(r"^[A-Za-z_@]", re.M)
 CONTINUES = re.compile(r"(?:else|elif|except|finally)\b")
 DEFINES = re.compile(r"^(?:async\s+)?(?:def|class)\s+(\w+)", re.M)
-IMPORTS = re.compile(r"^\s*(?:lazy\s+)?(?:from\s+[\w.]+\s+import|import)\b", re.M)
+IMPORTS = re.compile(r"^[^\S\n]*(?:lazy\s+)?(?:from\s+[\w.]+\s+import|import)\b", re.M)
 
 
 @dataclass

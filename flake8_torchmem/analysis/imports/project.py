@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis import ir
 
 MAX_HOPS = 8
+MAX_CLIMB = 40  # folders upwards in which an absolute import is looked for
 MAX_KEPT = 1_000
 LOOK_UP = 1_000  # characters that can be read in the time of a look-up in folders and outlines, at most
 
@@ -179,7 +180,9 @@ class Project:
         head = full.partition(".")[0]
         packaged = "__init__.py" in self.disk.names(folder)
         current = os.path.dirname(folder) if packaged and folder != root else folder
-        while current.startswith(root):
+        for _ in range(MAX_CLIMB):
+            if not current.startswith(root):
+                break
             if self._holds(current, head):
                 return _named(current, root, full)
             if current == root:

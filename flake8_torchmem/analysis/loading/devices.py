@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, origins, returned
+from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, followed, origins, returned
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -36,40 +37,36 @@ class Device(Enum):
     UNKNOWN = "unknown"
 
 
-def device_of(facts: FileFacts, expr: ir.Expr, function: ir.Function, steps: int = 0) -> Device:
+def device_of(facts: FileFacts, expr: ir.Expr, function: ir.Function) -> Device:
     """The device that an expression names. A choice by `torch.cuda.is_available()` alone is CUDA: it is where there is one."""
-    if isinstance(expr, ir.Const):
-        return _literal(expr.value)
-    if steps > MAX_STEPS:
-        return Device.UNKNOWN
-    if isinstance(expr, ir.Op):
-        return _chosen(facts, expr, function, steps)
-    found: list[Origin] = []
+    found = set()
+    for origin in followed(expr, function, partial(_stands_for, facts)):
+        found.add(_literal(origin.value))
+        if len(found) > 1 or Device.UNKNOWN in found:
+            return Device.UNKNOWN
+    return found.pop() if found else Device.UNKNOWN
+
+
+def _stands_for(facts: FileFacts, expr: ir.Expr, function: ir.Function) -> list[Origin]:
+    if isinstance(expr, ir.Name):
+        return origins(facts, expr.path, function)
+    if isinstance(expr, ir.Op) and expr.op == "if":
+        checked = is_device_check(facts, expr.args[0], function)
+        return [Origin(arm, function) for arm in (expr.args[1:2] if checked else expr.args[1:])]
     if isinstance(expr, ir.Call):
         if facts.evidence.resolve(expr.path or "", function) == "torch.device" and expr.operands:
-            return device_of(facts, expr.operands[0], function, steps + 1)
-        found = list(returned(facts, expr, function))
-    elif isinstance(expr, ir.Name):
-        found = origins(facts, expr.path, function)
-    devices = {device_of(facts, origin.value, origin.function, steps + 1) for origin in found}
-    return devices.pop() if len(devices) == 1 else Device.UNKNOWN
+            return [Origin(expr.operands[0], function)]
+        return list(returned(facts, expr, function))
+    return []
 
 
-def _literal(value: object) -> Device:
+def _literal(expr: ir.Expr) -> Device:
+    if isinstance(expr, ir.Op) and expr.op in ("format", "+", "%"):
+        expr = expr.args[0]  # f"cuda:{rank}"
+    value = expr.value if isinstance(expr, ir.Const) else None
     if isinstance(value, str):
         return Device.CUDA if value.startswith("cuda") else Device.HOST
     return Device.CUDA if isinstance(value, int) and not isinstance(value, bool) else Device.UNKNOWN
-
-
-def _chosen(facts: FileFacts, expr: ir.Op, function: ir.Function, steps: int) -> Device:
-    if expr.op == "if":
-        if is_device_check(facts, expr.args[0], function):
-            return device_of(facts, expr.args[1], function, steps + 1)
-        arms = {device_of(facts, arm, function, steps + 1) for arm in expr.args[1:]}
-        return arms.pop() if len(arms) == 1 else Device.UNKNOWN
-    if expr.op in ("format", "+", "%") and isinstance(expr.args[0], ir.Const):
-        return _literal(expr.args[0].value)  # f"cuda:{rank}"
-    return Device.UNKNOWN
 
 
 def is_device_check(facts: FileFacts, cond: ir.Expr, function: ir.Function) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
-from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, origins, returned
+from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, followed, origins, returned
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -58,30 +59,34 @@ def loaders(facts: FileFacts) -> Iterator[Loader]:
 def has_workers(facts: FileFacts, loader: Loader) -> bool:
     """Whether the loader surely has workers, as far as the file shows."""
     workers = loader.argument("num_workers")
-    return workers is not None and _positive(facts, workers, loader.function)
+    return workers is not None and _positive(facts, workers, loader.function, {})
 
 
-def _positive(facts: FileFacts, expr: ir.Expr, function: ir.Function, steps: int = 0) -> bool:
+def _positive(facts: FileFacts, expr: ir.Expr, function: ir.Function, known: dict[ir.Expr, bool], steps: int = 0) -> bool:
     """Whether a number is above zero: written so, the machine's cores, or made of such numbers alone."""
-    if steps > MAX_STEPS:
-        return False
+    if expr not in known:
+        known[expr] = False  # what is made of itself says nothing
+        known[expr] = steps <= MAX_STEPS and _is_positive(facts, expr, function, partial(_positive, facts, known=known, steps=steps + 1))
+    return known[expr]
+
+
+def _is_positive(facts: FileFacts, expr: ir.Expr, function: ir.Function, positive: Callable[[ir.Expr, ir.Function], bool]) -> bool:
     if isinstance(expr, ir.Const):
         return isinstance(expr.value, int) and expr.value > 0
     if isinstance(expr, ir.Call):
         if expr.method in ("min", "max", "int"):
-            return bool(expr.args) and all(_positive(facts, arg, function, steps + 1) for arg in expr.args)
+            return bool(expr.args) and all(positive(arg, function) for arg in expr.args)
         return expr.method == "cpu_count"
     if isinstance(expr, ir.Op):
         arms = expr.args[1:] if expr.op == "if" else expr.args if expr.op in ("*", "+", "//", "/", "or") else ()
-        return bool(arms) and all(_positive(facts, arm, function, steps + 1) for arm in arms)
+        return bool(arms) and all(positive(arm, function) for arm in arms)
     if not isinstance(expr, ir.Name):
         return False
     found = origins(facts, expr.path, function)
     if not found:
         default = option_default(facts, expr.path)
-        return default is not None and _positive(facts, default, function, steps + 1)
-    verdicts = [_positive(facts, origin.value, origin.function, steps + 1) for origin in found]
-    return any(verdicts) if found[0].optional else all(verdicts)
+        return default is not None and positive(default, function)
+    return (any if found[0].optional else all)(positive(origin.value, origin.function) for origin in found)
 
 
 def option_default(facts: FileFacts, path: str) -> ir.Expr | None:
@@ -99,33 +104,31 @@ def option_default(facts: FileFacts, path: str) -> ir.Expr | None:
     return None
 
 
-def samples(facts: FileFacts, expr: ir.Expr, function: ir.Function, steps: int = 0) -> Iterator[Samples | Origin]:
+def samples(facts: FileFacts, expr: ir.Expr, function: ir.Function) -> Iterator[Samples | Origin]:
     """What a data set is made by: objects of classes in sight, displays, and other calls, through the library's wrappers."""
+    for origin in followed(expr, function, partial(_made_of, facts)):
+        value = origin.value.base if isinstance(origin.value, ir.Item) else origin.value
+        cls = facts.bindings.class_named(value.path or "", value.ctx.file) if isinstance(value, ir.Call) else None
+        if cls is not None:
+            yield Samples(cls, Origin(value, origin.function))
+        elif isinstance(value, (ir.Seq, ir.Comp)) or (isinstance(value, ir.Call) and value.method not in WRAPPERS):
+            yield Origin(value, origin.function)
+
+
+def _made_of(facts: FileFacts, expr: ir.Expr, function: ir.Function) -> list[Origin]:
     part = expr.key.value if isinstance(expr, ir.Item) and isinstance(expr.key, ir.Const) else None
     base = expr.base if isinstance(expr, ir.Item) else expr
-    found = list(returned(facts, base, function, part)) if isinstance(base, ir.Call) else []
     if isinstance(base, ir.Name):
-        found = origins(facts, base.path, function)
-    elif isinstance(base, ir.Op) and base.op == "if":
-        found = [Origin(arm, function) for arm in base.args[1:]]
-    elif isinstance(base, ir.Call) and not found:
-        yield from _made(facts, base, function, steps)
-    elif isinstance(base, (ir.Seq, ir.Comp)):
-        yield Origin(base, function)
-    for origin in found if steps < MAX_STEPS else ():
-        yield from samples(facts, origin.value, origin.function, steps + 1)
-
-
-def _made(facts: FileFacts, call: ir.Call, function: ir.Function, steps: int) -> Iterator[Samples | Origin]:
-    cls = facts.bindings.class_named(call.path or "", call.ctx.file)
-    if cls is not None:
-        yield Samples(cls, Origin(call, function))
-    elif call.method not in WRAPPERS:
-        yield Origin(call, function)
-    elif steps < MAX_STEPS:
-        for arg in call.operands[:1]:
-            for part in arg.items if isinstance(arg, ir.Seq) else (arg,):
-                yield from samples(facts, part, function, steps + 1)
+        return origins(facts, base.path, function)
+    if isinstance(base, ir.Op) and base.op == "if":
+        return [Origin(arm, function) for arm in base.args[1:]]
+    if not isinstance(base, ir.Call):
+        return []
+    found = list(returned(facts, base, function, part))
+    if not found and base.method in WRAPPERS and facts.bindings.class_named(base.path or "", base.ctx.file) is None:
+        parts = [part for arg in base.operands[:1] for part in (arg.items if isinstance(arg, ir.Seq) else (arg,))]
+        found = [Origin(part, function) for part in parts]
+    return found
 
 
 def run_in_workers(facts: FileFacts, loader: Loader) -> list[ir.Function]:
@@ -149,23 +152,25 @@ def run_in_workers(facts: FileFacts, loader: Loader) -> list[ir.Function]:
     return found
 
 
-def _functions(facts: FileFacts, expr: ir.Expr, function: ir.Function, steps: int = 0) -> list[ir.Function]:
+def _functions(facts: FileFacts, expr: ir.Expr, function: ir.Function) -> Iterator[ir.Function]:
     """The in-file functions that a value may be: by name, bound by `partial`, or the `__call__` of an object."""
-    if steps > MAX_STEPS:
-        return []
-    if isinstance(expr, ir.Call):
-        if expr.method == "partial" and expr.args:
-            return _functions(facts, expr.args[0], function, steps + 1)
-        cls = facts.bindings.class_named(expr.path or "", expr.ctx.file)
-        call = facts.bindings.method(cls, "__call__") if cls is not None else None
-        return [call] if call is not None else []
-    if not isinstance(expr, ir.Name):
-        return []
-    direct = facts.bindings.function_at(expr.path, function)
-    if direct is not None:
-        return [direct]
-    found = origins(facts, expr.path, function)
-    return [known for origin in found for known in _functions(facts, origin.value, origin.function, steps + 1)]
+    for origin in followed(expr, function, partial(_named_by, facts)):
+        value, found = origin.value, None
+        if isinstance(value, ir.Name):
+            found = facts.bindings.function_at(value.path, origin.function)
+        elif isinstance(value, ir.Call):
+            cls = facts.bindings.class_named(value.path or "", value.ctx.file)
+            found = facts.bindings.method(cls, "__call__") if cls is not None else None
+        if found is not None:
+            yield found
+
+
+def _named_by(facts: FileFacts, expr: ir.Expr, function: ir.Function) -> list[Origin]:
+    if isinstance(expr, ir.Call) and expr.method == "partial" and expr.args:
+        return [Origin(expr.args[0], function)]
+    if isinstance(expr, ir.Name) and facts.bindings.function_at(expr.path, function) is None:
+        return origins(facts, expr.path, function)
+    return []
 
 
 def forking_loaders(facts: FileFacts) -> Iterator[Loader]:
