@@ -39,6 +39,7 @@ MAX_LINES = 20_000  # of both versions between the first change and the last: be
 MAX_PAIRS = 5_000_000  # of lines that are alike
 PATHS_AT_ONCE = 500
 TOLD = 1_000  # bytes of what it complains
+_MISSING = "what a file held is missing here: a partial clone has to fetch it first"
 _BLOBS = (b"100644", b"100755")
 
 
@@ -80,6 +81,8 @@ class Base:
             for entry in _git(self.top, "ls-tree", "-l", "-z", "--full-tree", self.commit, "--", *asked).split(b"\0")[:-1]:
                 attributes, path = entry.split(b"\t", 1)
                 mode, _, name, size = attributes.split()
+                if mode in _BLOBS and not size.isdigit():
+                    raise ChangesError(_MISSING)
                 if mode in _BLOBS:
                     found[os.fsdecode(path)] = name.decode(), int(size)
         return found
@@ -183,7 +186,7 @@ def _held(folder: str, names: Sequence[str]) -> Iterator[bytes | None]:
         begin = data.find(b"\n", at) + 1
         head = data[at : begin - 1]
         if head.endswith(b" missing"):
-            raise ChangesError("what a file held is missing here: a partial clone has to fetch it first")
+            raise ChangesError(_MISSING)
         end = begin + int(head.rpartition(b" ")[2])
         yield data[begin:end]
         at = end + 1

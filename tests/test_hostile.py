@@ -6,15 +6,24 @@ starts. What is asserted is in `Ground.leaks`: nothing outside of the project is
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import sqlite3
+import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
+from flake8_torchmem.analysis.imports.project import Project
+from flake8_torchmem.cache import open_cache
+from flake8_torchmem.cache.store import FILE
+from flake8_torchmem.settings import Settings
 from tests.hostile import MARK, Ground, nasty, shadows, untouched
 from tests.running import Result
-from tests.samples import LEAKY
+from tests.samples import LEAK_LINE, LEAKY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="links, pipes and limits of this system")
 
@@ -193,6 +202,11 @@ def test_a_hostile_configuration_is_refused_in_one_line(ground: Ground, line: st
     assert_contained(ground, before)
 
 
+def test_a_large_file_of_others_is_none_of_our_business(ground: Ground) -> None:
+    ground.write({"honest.py": LEAKY, "pyproject.toml": "# theirs\n" * 100_000})
+    assert ground.run("torchmem", "check", ".").out.count("TM201") == 1
+
+
 def test_a_configuration_that_is_a_pipe_is_not_waited_for(ground: Ground) -> None:
     os.mkfifo(ground.project / "pyproject.toml")
     ground.write({"honest.py": LEAKY})
@@ -207,3 +221,170 @@ def test_a_configuration_takes_bounded_work(ground: Ground) -> None:
     ground.write({"pyproject.toml": table, **{f"{'a' * 200}{number}.py": LEAKY for number in range(10)}})
     result = ground.run("torchmem", "check", ".")
     assert (result.status, result.out.count("TM201")) == (1, 10)
+
+
+def test_the_language_server_is_contained(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pygls", reason="the language server needs it")
+    from tests.editor import Editor
+
+    nasty(ground)
+    before = list(untouched(ground))
+    for name, value in ground.environment().items():
+        monkeypatch.setenv(name, value)
+    editor = Editor(ground.project, cwd=ground.project)
+    uris = [editor.open(ground.project / name, (ground.project / name).read_text()) for name in ("honest.py", "importing.py")]
+    assert [each.code for each in editor.diagnostics(uris[0])] == ["TM201"]
+    assert editor.diagnostics(uris[1]) == []
+    assert editor.actions(uris[0], LEAK_LINE - 1)
+    assert editor.goodbye() == 0
+    assert_contained(ground, before)
+
+
+HOSTILE_GIT = """
+[core]
+    fsmonitor = touch {trap}
+    sshCommand = touch {trap}
+    hooksPath = hooks
+    pager = touch {trap}
+    alternateRefsCommand = touch {trap}
+[remote "origin"]
+    url = ext::sh -c "touch {trap}"
+    promisor = true
+    partialclonefilter = blob:none
+    uploadpack = touch {trap}
+[extensions]
+    partialClone = origin
+[protocol]
+    allow = always
+[protocol "ext"]
+    allow = always
+[diff]
+    external = touch {trap}
+[filter "evil"]
+    clean = touch {trap}
+    smudge = touch {trap}
+    required = true
+[diff "evil"]
+    command = touch {trap}
+    textconv = touch {trap}
+"""
+
+
+def test_git_runs_nothing_that_the_repository_configures(ground: Ground) -> None:
+    """Objects are missing, too: git must not fetch them by a program that the repository names."""
+    shutil.rmtree(ground.project / ".git")
+    ground.write({"a.py": LEAKY, "b.py": LEAKY, ".gitattributes": "*.py filter=evil diff=evil\n"})
+    for arguments in ("init -q -b main", "config extensions.partialClone origin", "add .", "commit -q -m x"):
+        git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *arguments.split()]
+        subprocess.run(git, cwd=ground.project, check=True)
+    hooks = ground.project / ".git" / "hooks"
+    hooks.mkdir(exist_ok=True)
+    for name in ("post-index-change", "pre-auto-gc", "post-checkout", "reference-transaction"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch {ground.trap}\n")
+        (hooks / name).chmod(0o755)
+    with open(ground.project / ".git" / "config", "a") as file:
+        file.write(HOSTILE_GIT.format(trap=ground.trap))
+    (ground.project / "a.py").write_text(LEAKY.replace("total += loss", "total  += loss"))
+    result = ground.run("torchmem", "check", ".", "--diff-base", "main")
+    assert (result.status, result.out.count("TM201"), result.err) == (1, 1, "")
+    for path in (ground.project / ".git" / "objects").glob("??/*"):
+        path.chmod(0o644)
+        if b"import torch" in zlib.decompress(path.read_bytes()):
+            path.unlink()
+    result = ground.run("torchmem", "check", ".", "--diff-base", "main")
+    assert result.status == 2
+    assert result.err.startswith("Error: --diff-base: ")
+    assert not ground.trap.exists()
+
+
+def forged(folder: Path, text: str, place: Path) -> None:
+    """A cache that says of a file that there is nothing in it."""
+    with open_cache(str(folder), Settings(), Project(), lambda said: None) as kept:  # type: ignore[union-attr]
+        root = kept.project.root(str(place.parent))  # type: ignore[union-attr]
+        entry: dict[str, object] = {"asked": [], "answers": kept.disk.answers([], root).hex(), "findings": []}
+        kept.store.put(kept._key(text, str(place), root), json.dumps(entry).encode())
+
+
+def test_a_cache_that_the_repository_brings_along_is_not_believed(ground: Ground) -> None:
+    ground.write({"a.py": LEAKY})
+    forged(ground.project / "cache", LEAKY, ground.project / "a.py")
+    command = ("torchmem", "check", "a.py", "--cache-dir", "cache")
+    assert "TM201" not in ground.run(*command).out  # whoever may write a cache is believed
+    index = b"DIRC\0\0\0\2\0\0\0\1" + b"\0" * 62 + f"cache/{FILE}".encode()
+    (ground.project / ".git" / "index").write_bytes(index)
+    result = ground.run(*command)
+    assert "TM201" in result.out
+    assert result.err == f"torchmem: the cache in {ground.project / 'cache'} may be part of the repository, and is not used\n"
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)"
+
+
+@pytest.mark.parametrize("kind", ["view", "trigger", "link", "link to a folder", "journal", "pipe", "large", "nonsense"])
+def test_a_cache_that_is_a_trap_is_done_without(ground: Ground, kind: str) -> None:
+    ground.write({"a.py": LEAKY})
+    kept = ground.project / "cache"
+    with open_cache(str(kept), Settings(), None, lambda said: None) as cache:  # type: ignore[union-attr]
+        cache.store.put(b"key", b"value")
+    (ground.outside / "theirs.sqlite3").write_bytes((kept / FILE).read_bytes())
+    connection = sqlite3.connect(kept / FILE)
+    if kind == "view":
+        connection.execute("DROP TABLE entries")
+        endless = (
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS number, x AS key, x AS value, x AS used FROM n"
+        )
+        connection.execute(f"CREATE VIEW entries AS {endless}")
+    elif kind == "trigger":
+        connection.execute(f"CREATE TRIGGER t AFTER INSERT ON entries BEGIN {ENDLESS} SELECT count(*) FROM n; END")
+    connection.commit()
+    connection.close()
+    if kind == "link to a folder":
+        shutil.rmtree(kept)
+        kept.symlink_to(ground.outside)
+    elif kind in {"link", "pipe"}:
+        (kept / FILE).unlink()
+        (kept / FILE).symlink_to(ground.outside / "theirs.sqlite3") if kind == "link" else os.mkfifo(kept / FILE)
+    elif kind == "journal":
+        (kept / f"{FILE}-journal").symlink_to(ground.outside / "secret.py")
+    elif kind == "large":
+        with open(kept / FILE, "r+b") as file:
+            file.truncate(10_000_000_000)
+    elif kind == "nonsense":
+        (kept / FILE).write_bytes(b"no table")
+    names, before = sorted(ground.outside.iterdir()), [path.read_bytes() for path in sorted(ground.outside.iterdir())]
+    result = ground.run("torchmem", "check", "a.py", "--cache-dir", "cache")
+    assert "TM201" in result.out
+    assert (result.status, result.err.count("\n"), "cache" in result.err) == (1, 1, True)
+    assert [path.read_bytes() for path in names] == before
+    assert sorted(ground.outside.iterdir()) == names
+
+
+PUMP = """
+import importlib, pkgutil, re, sys
+import flake8_torchmem
+names = [module.name for module in pkgutil.walk_packages(flake8_torchmem.__path__, "flake8_torchmem.")]
+found = {}
+for name in names:
+    if not re.search(r"[.](verify|lsp|codemods)([.]|$)|__main__|cluster", name):
+        for key, value in vars(importlib.import_module(name)).items():
+            if key.isupper() or key.startswith("_"):
+                pattern, flags = getattr(value, "pattern", None), getattr(value, "flags", 0)
+                if isinstance(pattern, str) and isinstance(flags, int):
+                    found.setdefault((pattern, flags & ~re.UNICODE), f"{name}.{key}")
+assert len(found) > 150, len(found)
+for (pattern, flags), name in sorted(found.items(), key=lambda each: each[1]):
+    searched = not name.endswith(MATCHED)
+    compiled = re.compile(pattern, flags)
+    words = sorted(set(re.findall("[A-Za-z_]{2,}", pattern)))[:8]
+    for pump in [" ", "\\n", "a", "_", "[", "(", "{", "=", "a ", "a.", "# noqa: A1,", "self.a ", *words, *(word + "_" for word in words)]:
+        print(name, repr(pump), file=sys.stderr)
+        (compiled.search if searched else compiled.match)((pump * 100_000)[:100_000] + "!")
+"""
+# Patterns that are asked at the beginning of a text alone.
+MATCHED = ("baseline._ENTRY", "expressions.ENDS", "later_uses.ITEM", "magics._ASSIGNED", "magics._LOOKS_SO", "magics._TIMED")
+
+
+def test_no_regular_expression_goes_back_over_all_of_a_long_text(ground: Ground) -> None:
+    """The last line of the complaint names the one that took longer than this process was given."""
+    result = ground.run("python", "-c", f"MATCHED = {MATCHED!r}\n{PUMP}", seconds=90)
+    assert result.status == 0, result.err[-500:]

@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 
 from flake8_torchmem.measured import Table, tables
+from flake8_torchmem.verify.processes import MARK
+from flake8_torchmem.verify.runner import FIXED as FIXED_VARIABLES
+from flake8_torchmem.verify.runner import KEPT
 from tests.running import REPOSITORY, SCRIPTS, Result, run, torchmem
 
 pytest.importorskip("torch", reason="the verifier runs PyTorch programs")
@@ -172,6 +175,57 @@ for step in range(12):
     optimizer.step()
 raise ValueError("no data")
 """
+# What docs/verifying.md says of a fixture: a function for each row, which fails if the row is wrong. All of them leak 100 bytes a step.
+CLAIMS = """
+import os, pathlib, socket, sys, torch
+def session(steps, device):
+    assert os.getsid(0) == os.getpid()
+    return case(steps, device)
+def memory(steps, device):
+    try:
+        bytearray(9 << 30)
+    except MemoryError:
+        return case(steps, device)
+    raise AssertionError("9 GiB under a limit of 8")
+def environment(steps, device):
+    names = {entry.partition("=")[0] for entry in pathlib.Path("/proc/self/environ").read_text().split(chr(0)) if entry}
+    assert names <= set(ALLOWED), names - set(ALLOWED)
+    return case(steps, device)
+def folder(steps, device):
+    assert not list(pathlib.Path().iterdir())
+    pathlib.Path("OUTSIDE").write_text(os.getcwd())  # files are not contained
+    return case(steps, device)
+def standard_input(steps, device):
+    assert sys.stdin.read() == ""
+    return case(steps, device)
+def network(steps, device):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
+    return case(steps, device)
+def randomness(steps, device):
+    assert (torch.initial_seed(), torch.get_num_threads()) == (0, 1)
+    return case(steps, device)
+"""
+CLAIMED = ("session", "memory", "environment", "folder", "standard_input", "network", "randomness")
+KEPT_CLAIMS = "".join(f"\ndef {name}(steps, device): return case(steps, device)" for name in CLAIMED)
+# And of a script.
+SCRIPT_CLAIMS = """
+import os, pathlib, sys, torch
+assert os.getsid(0) == os.getpid()
+assert os.environ["FAKE_TOKEN"] == "secret"
+assert pathlib.Path("mine.txt").read_text() == "mine"
+assert sys.stdin.read() == ""
+assert (torch.initial_seed(), torch.get_num_threads()) == (0, 1)
+with open("runs.txt", "a") as file:
+    file.write("once\\n")
+try:
+    bytearray(9 << 30)
+except MemoryError:
+    pass
+else:
+    raise AssertionError("9 GiB under a limit of 8")
+print("x" * 1_000_000)
+"""
 WAITING = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(600)  # MARK\n"
 
 
@@ -186,11 +240,11 @@ def of_cases(*names: str) -> str:
     return HEAD + "".join(map(CASE.format, names))
 
 
-def script(folder: Path, files: Mapping[str, str], *arguments: str) -> Result:
+def script(folder: Path, files: Mapping[str, str], *arguments: str, env: Mapping[str, str] | None = None) -> Result:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, "utf-8")
-    return torchmem("verify", "--device", "virtual", *arguments, cwd=folder)
+    return torchmem("verify", "--device", "virtual", *arguments, cwd=folder, env=env)
 
 
 def mark_of(folder: Path) -> str:
@@ -206,6 +260,20 @@ def measured(folder: Path) -> Result:
     fixture(folder / "looks", LOOKS, LOOKS_FIXED, of_cases(*INNOCENT, *GUILTY))
     fixture(folder / "unruly", UNRULY.replace("MARK", mark_of(folder)) + BAD, FIXED + PLAIN, of_cases(*DISTURBANCES))
     return of_fixtures(folder)
+
+
+def claims(folder: Path) -> Result:
+    allowed = str(sorted({*KEPT, *FIXED_VARIABLES, MARK, "LC_CTYPE"}))
+    outside = str(folder / "outside.txt")
+    fixture(
+        folder / "claims", CLAIMS.replace("ALLOWED", allowed).replace("OUTSIDE", outside) + BAD, FIXED + KEPT_CLAIMS, of_cases(*CLAIMED)
+    )
+    return of_fixtures(folder)
+
+
+def claims_of_scripts(folder: Path) -> Result:
+    files = {"train.py": SCRIPT_CLAIMS + ENDING, "mine.txt": "mine"}
+    return script(folder, files, "--memory-limit", "8GiB", "train.py", env={"FAKE_TOKEN": "secret"})
 
 
 def in_trouble(folder: Path) -> Result:
@@ -275,7 +343,8 @@ def fails_at_once(folder: Path) -> Result:
 
 
 COMMANDS: tuple[Callable[[Path], Result], ...] = (
-    measured, in_trouble, interrupted_fixtures, interrupted_script, shipped, with_arguments, by_module, fails_later, fails_at_once,
+    measured, claims, claims_of_scripts,
+    in_trouble, interrupted_fixtures, interrupted_script, shipped, with_arguments, by_module, fails_later, fails_at_once,
 )  # fmt: skip
 Started = Callable[[Callable[[Path], Result]], tuple[Path, Result]]
 
@@ -332,6 +401,25 @@ def test_programs_that_disturb_are_measured(done: Started) -> None:
         assert found[f"unruly:{name}"]["verdict"] == "CONFIRMED", found[f"unruly:{name}"]
         assert found[f"unruly:{name}"]["bytes_per_beat"] == 100
     assert not alive(mark_of(folder))
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at the environment through /proc")
+def test_what_the_page_says_of_fixtures_is_so(done: Started) -> None:
+    folder, result = done(claims)
+    found = rows(result)
+    for name in CLAIMED:
+        assert found[f"claims:{name}"]["verdict"] == "CONFIRMED", found[f"claims:{name}"]
+    where = Path((folder / "outside.txt").read_text("utf-8"))
+    assert where.name == "empty"
+    assert not where.exists()
+
+
+def test_what_the_page_says_of_scripts_is_so(done: Started) -> None:
+    folder, result = done(claims_of_scripts)
+    assert result.status == 0, result.out + result.err
+    assert "train.py: 12 steps, no growth" in result.out
+    assert "xxx" not in result.out + result.err
+    assert (folder / "runs.txt").read_text("utf-8") == "once\n"  # one run, as nothing is to be fixed
 
 
 def test_programs_that_end_early_are_rows_like_the_others(done: Started) -> None:

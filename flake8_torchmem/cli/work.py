@@ -153,4 +153,4 @@ def _may_be_shipped(folder: str) -> bool:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"torchmem: {message}", err=True)
+    click.echo(f"torchmem: {printable(message)}", err=True)

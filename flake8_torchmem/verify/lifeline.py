@@ -11,7 +11,7 @@ import sys
 def follow(descriptor: int) -> None:
     """Have this process and its group killed as soon as nobody holds the writing end of a pipe.
 
-    The kernel does it, whatever the program is doing then; no thread has to be there to see it. Only on Linux.
+    The kernel does it, whatever the program is doing then; no thread has to be there to see it. Only on Linux, and where a sandbox lets us.
 
     Args:
         descriptor: of the reading end.
@@ -20,11 +20,14 @@ def follow(descriptor: int) -> None:
         return
     import fcntl
 
-    # Opened anew, since whom to kill is kept with what is open: copies of a nursery have groups of their own. It is never closed.
-    own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK)
-    fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    try:
+        # Opened anew, since whom to kill is kept with what is open: copies of a nursery have groups of their own. It is never closed.
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    except OSError:
+        return
     poll = select.poll()
     poll.register(own, select.POLLIN)
     if poll.poll(0):  # it is gone already; nothing is ever written

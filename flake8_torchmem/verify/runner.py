@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flake8_torchmem.reach import read_regular
 from flake8_torchmem.verify.processes import CAN_COPY, Nursery, Process, Spawned
 
 # What a program needs of the environment to find Python, libraries, devices and folders. Nothing else goes along: no tokens, no keys.
@@ -22,6 +23,7 @@ KEPT = (
 )  # fmt: skip
 FIXED = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 INTERRUPTED = "interrupted"
+MOST_TOLD = 200_000_000  # bytes that a job may write of what it has measured
 TAIL = 4_096  # bytes of what a program prints that are kept
 PIECE = 65_536  # bytes that are read at once
 PATIENCE = 5.0  # seconds for the last of its output
@@ -194,11 +196,10 @@ class _Tail:
 
 
 def _lines(output: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a job's output."""
-    if output.exists():
-        for line in output.read_text("utf-8").split("\n"):
-            if line:
-                try:
-                    yield json.loads(line)
-                except ValueError:  # cut off in the middle
-                    return
+    """The whole lines of a job's output, as far as that is what a job writes."""
+    try:
+        text = read_regular(str(output), MOST_TOLD).decode("utf-8", "replace")
+    except OSError:
+        return
+    with contextlib.suppress(ValueError, RecursionError):  # the last line may be cut off in the middle
+        yield from map(json.loads, filter(None, text.split("\n")))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from flake8_torchmem.analysis.ir.events import Event, Invoke
-from flake8_torchmem.analysis.ir.expressions import Call, Expr, File, Grad, Loop, Mark, Site
+from flake8_torchmem.analysis.ir.expressions import Call, Expr, Extent, File, Grad, Loop, Mark, Site
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +42,7 @@ class Function:
 
     `mark` is its `def` statement, or the statement that a lambda stands in. `managers`: what its `with` statements enter.
     `tests`: what asserts, `while` loops and comprehensions ask, and statements that are no more than an expression.
-    `annotations`: by parameter.
+    `annotations`: by parameter. `decorated`: where its decorators are.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Function:
     free: set[str] = field(default_factory=set)
     grad: Grad = Grad.ON
     annotations: dict[str, Expr] = field(default_factory=dict)
+    decorated: tuple[Extent, ...] = ()
     _events: tuple[Event, ...] | None = None
     _calls: tuple[Invoke, ...] | None = None
     _locals: frozenset[str] | None = None
@@ -72,7 +73,7 @@ class Function:
 
     def decorator(self, index: int) -> Site:
         """Where its decorator of this index stands, to be reported."""
-        return Site(self.mark, self.mark.node.decorator_list[index])  # type: ignore[union-attr]
+        return Site(self.mark, self.decorated[index])
 
     def events(self) -> tuple[Event, ...]:
         """All events in source order; those of one statement in evaluation order, what a loop does after each turn behind its body.
