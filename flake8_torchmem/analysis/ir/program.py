@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from flake8_torchmem.analysis.ir.events import Event, Invoke
+from flake8_torchmem.analysis.ir.events import Bind, Event, Invoke
 from flake8_torchmem.analysis.ir.expressions import Call, Expr, Extent, File, Grad, Loop, Mark, Site
 
 
@@ -65,6 +65,7 @@ class Function:
     _events: tuple[Event, ...] | None = None
     _calls: tuple[Invoke, ...] | None = None
     _locals: frozenset[str] | None = None
+    _binds: dict[str, list[Bind]] | None = None
 
     @property
     def file(self) -> File:
@@ -94,6 +95,15 @@ class Function:
         """Parameters with what a call gives for them, `self` left out."""
         params = self.params[1:] if self.owner and self.params[:1] == ("self",) else self.params
         return [*zip(params, call.args, strict=False), *call.kwargs.items()]
+
+    def binds(self) -> dict[str, list[Bind]]:
+        """Its bindings by place."""
+        if self._binds is None:
+            self._binds = {}
+            for event in self.events():
+                if isinstance(event, Bind):
+                    self._binds.setdefault(event.place, []).append(event)
+        return self._binds
 
     @property
     def comprehends(self) -> bool:
@@ -147,7 +157,7 @@ class Program:
     def release(self) -> None:
         """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
         for function in self.own_functions():
-            function._events = function._calls = None
+            function._events = function._calls = function._binds = None
             for block in function.blocks:
                 block.edges.clear()
                 block.events.clear()
