@@ -42,8 +42,8 @@ def top_of(folder: str, marks: Iterable[str] = REPOSITORIES) -> str:
 
 def is_within(path: str, *folders: str) -> bool:
     """Whether a path lies in one of some folders, or is one, all links followed."""
-    real = os.path.realpath(path)
-    return any(real == top or real.startswith(os.path.join(top, "")) for top in map(os.path.realpath, folders))
+    real, *tops = (os.path.normcase(os.path.realpath(each)) for each in (path, *folders))
+    return any(real == top or real.startswith(os.path.join(top, "")) for top in tops)
 
 
 def leads_out(path: str) -> bool:

@@ -104,15 +104,12 @@ class Places:
         return any(number not in read and re.search(pattern, line) for number, line in enumerate(self._lines, 1))
 
     def locate(self, site: Site) -> Span | None:
-        """The position of reported syntax, of an `if` that of its test; None of what has none."""
-        node = site.node or site.mark.node
-        if node is None:
+        """The position of reported syntax; None of what is nowhere."""
+        extent = site.extent or site.mark.extent
+        if extent is None:
             return None
-        return self._span(node.test if isinstance(node, ast.If) else node)
-
-    def _span(self, node: ast.stmt | ast.expr) -> Span:
-        line, end = node.lineno, node.end_lineno or node.lineno
-        return Span(line, self._column(line, node.col_offset), end, self._column(end, node.end_col_offset or 0))
+        line, start, end, stop = extent
+        return Span(line, self._column(line, start), end, self._column(end, stop))
 
     def _column(self, line: int, offset: int) -> int:
         """1-based characters from 0-based UTF-8 bytes."""

@@ -191,7 +191,8 @@ def o(): pass  # last
 '''
     found = outline("pkg/x.py", ".", text)
     assert found.definitions.keys() >= {"L", "n", "o"}
-    assert found.definitions["L"] == (13, 16)
-    assert found.imports.items() >= {"a": "a", "d": "c", "f": "e.f", "g": "g", "h": "h", "k": "i.j"}.items()
-    assert found.relative == {"h": (1, "h"), "k": (2, "i.j")}
-    assert found.scope["o"] == "pkg.x.o"
+    assert found.definitions["L"][0] == 13
+    assert found.source("L") == "@decorated\nclass L(M):\n    def method(self): pass"
+    assert found.imports.full.items() >= {"a": "a", "d": "c", "f": "e.f", "g": "g", "h": "h", "k": "i.j"}.items()
+    assert found.imports.relative == {"h": (1, "h"), "k": (2, "i.j")}
+    assert Project().scope(found, ".")["o"] == "pkg.x.o"

@@ -202,6 +202,11 @@ def test_a_hostile_configuration_is_refused_in_one_line(ground: Ground, line: st
     assert_contained(ground, before)
 
 
+def test_a_large_file_of_others_is_none_of_our_business(ground: Ground) -> None:
+    ground.write({"honest.py": LEAKY, "pyproject.toml": "# theirs\n" * 100_000})
+    assert ground.run("torchmem", "check", ".").out.count("TM201") == 1
+
+
 def test_a_configuration_that_is_a_pipe_is_not_waited_for(ground: Ground) -> None:
     os.mkfifo(ground.project / "pyproject.toml")
     ground.write({"honest.py": LEAKY})

@@ -60,5 +60,5 @@ def test_the_configuration_that_is_shown_is_taken(tmp_path: Path) -> None:
     assert shown is not None
     (tmp_path / "pyproject.toml").write_text(shown.group().removeprefix("```toml\n").removesuffix("```\n"), "utf-8")
     found = configure([str(tmp_path)])
-    assert {key for key, origin in found.origins.items() if origin == "default"} == {"select", "exclude"}
+    assert {key for key, origin in found.origins.items() if origin == "default"} == {"select", "exclude", "cache-dir"}
     assert found.settings.own.kinds("acme.cut") == ("detach",)

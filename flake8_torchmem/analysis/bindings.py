@@ -25,14 +25,9 @@ class Bindings:
     def __init__(self, program: ir.Program) -> None:
         self.program = program
 
-    @memoized
     def assigned(self, function: ir.Function | None) -> dict[str, list[ir.Bind]]:
         """All bindings of a function by place."""
-        found: dict[str, list[ir.Bind]] = {}
-        for event in function.events() if function else ():
-            if isinstance(event, ir.Bind):
-                found.setdefault(event.place, []).append(event)
-        return found
+        return function.binds() if function is not None else {}
 
     @memoized
     def aliases(self, function: ir.Function) -> dict[str, str]:
@@ -69,7 +64,7 @@ class Bindings:
         """Where a path is bound: in the function, the ones around it, its class, the module."""
         scope: ir.Function | None = function
         while scope is not None:
-            found = self.assigned(scope).get(path)
+            found = scope.binds().get(path)
             if found:
                 return found
             scope = scope.parent

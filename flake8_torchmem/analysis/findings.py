@@ -67,7 +67,7 @@ def _sure(found: list[tuple[str, Report]]) -> set[tuple[object, ...]]:
 
 
 def _key(code: str, report: Report) -> tuple[object, ...]:
-    return code, report.site.mark, report.site.node
+    return code, report.site.mark, report.site.extent
 
 
 def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:

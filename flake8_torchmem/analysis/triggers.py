@@ -1,6 +1,6 @@
 """Words of single rules: what makes a definition worth lowering beside what every gradient and retention rule needs.
 
-A definition that matches is parsed by libcst, which is most of what checking costs: the patterns are as narrow as the
+A definition that matches is lowered and analysed, which is most of what checking costs: the patterns are as narrow as the
 rules' evidence allows, and only those of rules that run are searched for.
 """
 

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -125,12 +124,8 @@ def _finding(fields: dict[str, Any], path: str, lines: int) -> Finding:
 
 
 def _program() -> str:
-    """A digest of what checks: Python, libcst, and this package with its sources, as a checkout changes under one version."""
+    """A digest of what checks: Python, and this package with its sources, as a checkout changes under one version."""
     digest = sha256(f"{__version__}\0{sys.version}".encode())
-    libcst = find_spec("libcst")
-    sources = list(Path(__file__).parent.parent.rglob("*.py"))
-    if libcst is not None and libcst.origin is not None:
-        sources += Path(libcst.origin).parent.glob("*.py")
-    for path in sorted(sources):
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -16,6 +16,7 @@ FILE = "pyproject.toml"
 TABLE = "flake8_torchmem"
 MOST_JOBS = max(8, os.cpu_count() or 1)  # in a file that was found: a repository is not to start processes without end
 MAX_BYTES = 500_000
+MAX_READ = 20_000_000  # to see whether it speaks of this tool: files of others may be as large as they like
 MAX_PARTS = 100  # of a dotted key: readers of TOML take a time that grows with the square of it
 _OURS = re.compile(r"^(?:flake8[-_]?)?torch[-_]?mem$", re.IGNORECASE)
 
@@ -103,7 +104,7 @@ def common_folder(paths: Sequence[str]) -> str:
 
 def _bytes(path: str, missing: bytes | None = None) -> bytes:
     try:
-        return read_regular(path, MAX_BYTES)
+        return read_regular(path, MAX_READ)
     except (FileNotFoundError, NotADirectoryError):
         if missing is not None:
             return missing
@@ -114,6 +115,8 @@ def _bytes(path: str, missing: bytes | None = None) -> bytes:
 
 def _ours(path: str, data: bytes) -> object:
     """What the file has for this tool; None for nothing."""
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"{shown(path)}: larger than {MAX_BYTES:,} bytes")
     if sys.version_info >= (3, 11):
         import tomllib
     else:

@@ -122,8 +122,9 @@ def _meters(facts: FileFacts) -> Iterator[Report]:
     for function in facts.functions:
         for event in facts.calls(function):
             callee = facts.bindings.callee(event.call, function)
-            repeated = event.ctx.loops or facts.turn(function) is not None
-            if callee is None or callee.owner is None or not repeated or facts.guarded_by_callers(function):
+            if callee is None or callee.owner is None or not (event.ctx.loops or facts.turn(function) is not None):
+                continue
+            if facts.guarded_by_callers(function):
                 continue
             values = facts.values(function)
             given = callee.arguments(event.call)

@@ -140,7 +140,9 @@ def _places(found: list[Finding]) -> set[Place]:
 
 
 def _through_gates(text: str, found: list[Finding]) -> None:
-    """What is found in the whole file is found in its slices."""
+    """What is found in the whole file is found in its slices; not asked where something is so long that it is left out."""
+    if text.count("elif") > gate.MAX_ARMS or len(text) > gate.MAX_UNIT:
+        return
     with patch.object(gate, "select", everything):
         whole = _places(_check(text))
     through = _places(found)

@@ -96,7 +96,7 @@ class Importers:
             return None
         # What a file defines itself may be what it hands over.
         outline = self.project.outline(path, self.root)
-        own = outline.scope if outline is not None else {}
+        own = self.project.scope(outline, self.root) if outline is not None else {}
         names = own | self.project.names(path, self.root, selection.imports, selection.relative)
         return lower(selection.body, ir.File(os.path.relpath(path, self.root), names, True, self.program.file.own))
 

@@ -106,7 +106,7 @@ class Linker:
             return
         self.left -= 1
         self.characters -= size
-        definition = self.project.definition(place, self._read)
+        definition = self.project.definition(place, self.root, self._read)
         if definition is None:
             return
         self.linked.places[definition.program.file] = place
@@ -115,8 +115,8 @@ class Linker:
         yield from (base for names in definition.bases.values() for base in names)
         yield from self._called(definition.program.all_functions())
 
-    def _read(self, place: Place) -> Definition | None:
-        return read(place, self.program.file.own)
+    def _read(self, place: Place, scope: dict[str, str]) -> Definition | None:
+        return read(place, scope, self.program.file.own)
 
     def _leads_back(self, spelled: str, name: str) -> bool:
         """Whether an import of an imported file means something of the checked one that is lowered already."""
@@ -138,20 +138,21 @@ class Linker:
             self.linked.guarded.add(spelled)
 
 
-def read(place: Place, own: OwnNames) -> Definition | None:
+def read(place: Place, scope: dict[str, str], own: OwnNames) -> Definition | None:
     """Parse and lower one definition; None when it cannot be parsed.
 
     Args:
         place: where it is.
+        scope: what names stand for in its file.
         own: names for what PyTorch does.
     """
     outline = place.outline
     tree = outline.parse(place.name)
     if tree is None:
         return None
-    selection = gate.whole(outline.text, tree, outline.scope, own)
-    program = lower(selection.body, ir.File(outline.shown, outline.scope, True, own))
-    bases = {cls: tuple(torchapi.resolve(base, outline.scope) for base in names) for cls, names in selection.bases.items()}
+    selection = gate.whole(outline.text, tree, scope, own)
+    program = lower(selection.body, ir.File(outline.shown, scope, True, own))
+    bases = {cls: tuple(torchapi.resolve(base, scope) for base in names) for cls, names in selection.bases.items()}
     return Definition(program, bases, selection.guarded)
 
 

@@ -24,6 +24,39 @@ IMPORTS = re.compile(r"^[^\S\n]*(?:lazy\s+)?(?:from\s+[\w.]+\s+import|import)\b"
 
 
 @dataclass
+class Imports:
+    """What a file, or a part of it, imports, as it is written.
+
+    Attributes:
+        full: local name to full dotted name; `*pkg` is a module `pkg` from which everything is imported.
+        relative: those that begin with dots: how many, and what follows.
+    """
+
+    full: dict[str, str] = field(default_factory=dict)
+    relative: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pieces: list[str]) -> Imports:
+        """The imports in these pieces of a file."""
+        found = cls()
+        for statement in _statements(pieces):
+            full, relative = imports(ast.Module([statement], []))
+            if "*" in full:
+                star = f"*{full['*']}"
+                full[star] = full.pop("*").removesuffix(".*")
+                if "*" in relative:
+                    level, name = relative.pop("*")
+                    relative[star] = level, name.removesuffix("*").removesuffix(".")
+            found.take(cls(full, relative))
+        return found
+
+    def take(self, later: Imports) -> None:
+        """Add what comes later in the file."""
+        self.full.update(later.full)
+        self.relative.update(later.relative)
+
+
+@dataclass
 class Outline:
     """An imported file.
 
@@ -32,27 +65,36 @@ class Outline:
         shown: the path as messages name it, from the project's folder.
         module: its dotted name in the project.
         text: its source.
-        definitions: functions and classes of the module, by name, as lines [first, end).
-        imports: local name to full dotted name; `*1`, `*2` are modules from which everything is imported.
-        relative: imports that begin with dots: how many, and what follows.
+        definitions: functions and classes of the module, by name: the first line, and the characters [begin, end).
+        importing: the pieces that import something.
     """
 
     path: str
     shown: str
     module: str
     text: str
-    definitions: dict[str, tuple[int, int]] = field(default_factory=dict)
-    imports: dict[str, str] = field(default_factory=dict)
-    relative: dict[str, tuple[int, str]] = field(default_factory=dict)
+    definitions: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    importing: list[str] = field(default_factory=list)
+    _parsed: dict[str, Imports] = field(default_factory=dict)
 
     @cached_property
-    def scope(self) -> dict[str, str]:
-        """What names of the module stand for: its imports, and its own definitions by their names in the project."""
-        return {**self.imports, **{name: f"{self.module}.{name}" for name in self.definitions}}
+    def imports(self) -> Imports:
+        """All that it imports."""
+        return Imports.of(self.importing)
+
+    def imported(self, word: str) -> Imports:
+        """What is imported by the statements that hold a word: of most files no more is asked for."""
+        found = Imports()
+        for piece in self.importing:
+            if word in piece:
+                if piece not in self._parsed:
+                    self._parsed[piece] = Imports.of([piece])
+                found.take(self._parsed[piece])
+        return found
 
     def parse(self, name: str) -> ast.Module | None:
         """The syntax tree of one definition, its lines numbered as in the file; None when it cannot be parsed alone."""
-        first, _ = self.definitions[name]
+        first, _, _ = self.definitions[name]
         try:
             return parse("\n" * (first - 1) + self.source(name) + "\n")
         except SourceError:
@@ -60,16 +102,13 @@ class Outline:
 
     def size(self, name: str) -> int:
         """Characters of a definition."""
-        return len(self.source(name))
+        _, begin, end = self.definitions[name]
+        return end - begin
 
     def source(self, name: str) -> str:
         """The text of a definition."""
-        first, end = self.definitions[name]
-        return "\n".join(self._lines[first - 1 : end - 1])
-
-    @cached_property
-    def _lines(self) -> list[str]:
-        return self.text.split("\n")
+        _, begin, end = self.definitions[name]
+        return self.text[begin:end]
 
 
 def outline(path: str, root: str, text: str) -> Outline:
@@ -83,20 +122,17 @@ def outline(path: str, root: str, text: str) -> Outline:
     shown = os.path.relpath(path, root).replace(os.sep, "/")
     module = shown.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     found = Outline(path, shown, module, text)
-    importing = []
-    for first, piece in _pieces(text):
-        defines = DEFINES.search(piece) if piece.startswith(("@", "def", "class", "async")) else None
+    for first, begin, end in _pieces(text):
+        defines = DEFINES.search(text, begin, end) if text.startswith(("@", "def", "class", "async"), begin) else None
         if defines is not None:
-            found.definitions[defines[1]] = (first, first + piece.rstrip().count("\n") + 1)
-        elif IMPORTS.search(piece):
-            importing.append(piece)
-    for statement in _statements(importing):
-        _add_imports(statement, found)
+            found.definitions[defines[1]] = first, begin, begin + len(text[begin:end].rstrip())
+        elif "import" in text[begin:end] and IMPORTS.search(text, begin, end):
+            found.importing.append(text[begin:end])
     return found
 
 
-def _pieces(text: str) -> list[tuple[int, str]]:
-    """Top-level statements by first line, as far as indentation shows; decorators stay with what they decorate."""
+def _pieces(text: str) -> Iterator[tuple[int, int, int]]:
+    """Top-level statements by first line and characters, as far as indentation shows; decorators stay with what they decorate."""
     starts: list[int] = []
     decorated = False
     for match in STARTS.finditer(text):
@@ -104,13 +140,11 @@ def _pieces(text: str) -> list[tuple[int, str]]:
         if not (decorated or CONTINUES.match(text, begin)):
             starts.append(begin)
         decorated = text[begin] == "@"
-    pieces, line = [], 1
+    line, counted = 1, 0
     for begin, end in pairwise([*starts, len(text)]):
-        if begin == starts[0]:
-            line += text.count("\n", 0, begin)
-        pieces.append((line, text[begin:end]))
-        line += text.count("\n", begin, end)
-    return pieces
+        line += text.count("\n", counted, begin)
+        counted = begin
+        yield line, begin, end
 
 
 def _statements(pieces: list[str]) -> Iterator[ast.stmt]:
@@ -120,16 +154,3 @@ def _statements(pieces: list[str]) -> Iterator[ast.stmt]:
     except SourceError:
         if len(pieces) > 1:
             yield from chain.from_iterable(_statements([piece]) for piece in pieces)
-
-
-def _add_imports(statement: ast.stmt, found: Outline) -> None:
-    absolute, relative = imports(ast.Module([statement], []))
-    found.imports.update(absolute)
-    found.relative.update(relative)
-    if "*" in found.imports:
-        # One name for each star: it is looked up in all of them.
-        star = f"*{len(found.imports)}"
-        found.imports[star] = found.imports.pop("*").removesuffix(".*")
-        if "*" in found.relative:
-            level, name = found.relative.pop("*")
-            found.relative[star] = level, name.removesuffix("*").removesuffix(".")

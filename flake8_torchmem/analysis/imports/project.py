@@ -7,6 +7,7 @@ A definition has one name in the project, however an importer spells it: `src.pk
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -37,7 +38,7 @@ class Limits:
         characters: of source that are parsed.
         read: characters of files in which definitions are looked for, and again of those in which callers are.
         searched: bytes of other files that are searched for callers when something is about to be reported.
-        kept: characters of imported files that are kept in memory; more are read again when they are asked for again.
+        kept: bytes of imported files that are kept in memory; more are read again when they are asked for again.
     """
 
     depth: int = 4
@@ -48,7 +49,7 @@ class Limits:
     kept: int = 40_000_000
 
 
-FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, read=3_000_000, searched=8_000_000, kept=500_000)
+FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, read=3_000_000, searched=8_000_000, kept=3_000_000)
 
 
 class Allowance:
@@ -112,18 +113,26 @@ class Project:
     _outlines: dict[tuple[str, str], tuple[Outline | None, Trace]] = field(default_factory=dict)
     _kept: int = 0
     _roots: dict[str, str] = field(default_factory=dict)
+    _scopes: dict[tuple[str, str], tuple[dict[str, str], Trace]] = field(default_factory=dict)
     _definitions: dict[tuple[str, str], Definition | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.disk = Disk(self.limits.searched)
 
-    def definition(self, place: Place, read: Callable[[Place], Definition | None]) -> Definition | None:
-        """A definition, read when it is first asked for."""
+    def definition(self, place: Place, root: str, read: Callable[[Place, dict[str, str]], Definition | None]) -> Definition | None:
+        """A definition, read when it is first asked for.
+
+        Args:
+            place: where it is.
+            root: the project's folder.
+            read: gets the place, and what names stand for in its file.
+        """
         key = (place.outline.path, place.full)
+        scope = self.scope(place.outline, root)
         if key not in self._definitions:
             if len(self._definitions) >= MAX_KEPT:
                 self._definitions.clear()
-            self._definitions[key] = read(place)
+            self._definitions[key] = read(place, scope)
         return self._definitions[key]
 
     def root(self, folder: str) -> str:
@@ -205,7 +214,7 @@ class Project:
             head, _, tail = rest.partition(".")
             if head in outline.definitions:
                 return None if tail else Place(outline, head, f"{outline.module}.{head}")
-            target = outline.imports.get(head) or self._starred(outline, head, root, allowance)
+            target = self._imported(outline, head, root).get(head) or self._starred(outline, head, root, allowance)
             if target is None or target == full:
                 return None
             full = f"{target}.{tail}" if tail else target
@@ -213,9 +222,9 @@ class Project:
 
     def _starred(self, outline: Outline, name: str, root: str, allowance: Allowance) -> str | None:
         """The full name of something that `from module import *` brings in."""
-        for local, module in outline.imports.items():
+        for local, module in self._imported(outline, "*", root).items():
             found = self._file(f"{module}.{name}", root, allowance) if local.startswith("*") else None
-            if found is not None and (name in found[0].definitions or name in found[0].imports):
+            if found is not None and (name in found[0].definitions or name in found[0].imported(name).full):
                 return f"{module}.{name}"
         return None
 
@@ -246,23 +255,44 @@ class Project:
         """The outline of a file; None when it cannot be read, or is no part of the project after all."""
         key = (path, root)
         if key not in self._outlines:
-            if self._kept > self.limits.kept:
-                self._outlines.clear()
-                self._kept = 0
+            self._make_room()
             with self.disk.tracing() as trace:
                 self._outlines[key] = self._read(path, root), trace
             read = self._outlines[key][0]
-            self._kept += len(read.text) if read is not None else 0
-        found, trace = self._outlines[key]
+            self._kept += sys.getsizeof(read.text) if read is not None else 0
+        found, trace = self._outlines[key] = self._outlines.pop(key)  # what was asked for last goes last
         self.disk.trace.add(trace)
         return found
+
+    def _make_room(self) -> None:
+        """Let go of outlines that nobody has asked for lately, beyond the limit."""
+        while self._kept > self.limits.kept:
+            key, (gone, _) = next(iter(self._outlines.items()))
+            del self._outlines[key]
+            self._scopes.pop(key, None)
+            self._kept -= sys.getsizeof(gone.text) if gone is not None else 0
 
     def _read(self, path: str, root: str) -> Outline | None:
         text = self.disk.text(path, root)
         if not text:
             return None
-        found = outline(path, root, text)
-        found.imports = self.names(path, root, found.imports, found.relative)
+        return outline(path, root, text)
+
+    def _imported(self, outline: Outline, word: str, root: str) -> dict[str, str]:
+        """What a file imports under a name, or from where all things (`*`), by the names that things have in the project."""
+        found = outline.imported(word)
+        full = {local: name for local, name in found.full.items() if local == word or (word == "*" and local.startswith("*"))}
+        return self.names(outline.path, root, full, {local: found.relative[local] for local in full if local in found.relative})
+
+    def scope(self, outline: Outline, root: str) -> dict[str, str]:
+        """What names of a file stand for: its imports and its own definitions, by the names that things have in the project."""
+        key = (outline.path, root)
+        if key not in self._scopes:
+            with self.disk.tracing() as trace:
+                imports = self.names(outline.path, root, outline.imports.full, outline.imports.relative)
+            self._scopes[key] = {**imports, **{name: f"{outline.module}.{name}" for name in outline.definitions}}, trace
+        found, trace = self._scopes[key]
+        self.disk.trace.add(trace)
         return found
 
 

@@ -28,6 +28,7 @@ from flake8_torchmem.analysis.ir.expressions import (
     Const,
     Context,
     Expr,
+    Extent,
     File,
     Grad,
     Handler,
@@ -47,7 +48,7 @@ from flake8_torchmem.analysis.ir.expressions import (
 from flake8_torchmem.analysis.ir.program import Block, Class, Edge, Function, Program
 
 __all__ = [
-    "BOOLEAN", "BY_HAND", "COMPARISONS", "Attr", "Backward", "Bind", "Block", "Call", "Class", "Clear", "Comp", "Const", "Context", "Edge",
-    "Event", "Expr", "File", "Function", "Grad", "Handler", "Invoke", "Item", "Loop", "Mark", "Name", "Op", "Opaque", "Program", "Return",
-    "Seq", "Site", "Step", "Store", "Zero", "names", "parts", "reads", "text", "walk",
+    "BOOLEAN", "BY_HAND", "COMPARISONS", "Attr", "Backward", "Bind", "Block", "Call", "Class", "Clear", "Comp", "Const", "Context",
+    "Edge", "Event", "Expr", "Extent", "File", "Function", "Grad", "Handler", "Invoke", "Item", "Loop", "Mark", "Name", "Op", "Opaque",
+    "Program", "Return", "Seq", "Site", "Step", "Store", "Zero", "names", "parts", "reads", "text", "walk",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +10,10 @@ from flake8_torchmem.ownnames import NONE, OwnNames
 
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "is", "is not", "in", "not in", "not"})
 BOOLEAN = frozenset({"and", "or"})
+
+
+# First line, column in bytes, last line, column of its end.
+Extent = tuple[int, int, int, int]
 
 
 class Grad(Enum):
@@ -40,25 +43,28 @@ class File:
 
 @dataclass(eq=False, slots=True)
 class Mark:
-    """A statement by its number in the order of lowering, and its syntax; the module body has none."""
+    """A statement by its number in the order of lowering, and where it is, an `if` where its test is; the module body is nowhere.
+
+    `inner`: where the first statement of its suite is.
+    """
 
     number: int
     file: File
-    node: ast.stmt | None = None
+    extent: Extent | None = None
+    inner: Extent | None = None
 
     @property
     def first(self) -> Mark:
         """The first statement of its suite, which has the next number; itself where it has none."""
-        suite = getattr(self.node, "body", None)
-        return Mark(self.number + 1, self.file, suite[0]) if isinstance(suite, list) else self
+        return Mark(self.number + 1, self.file, self.inner) if self.inner is not None else self
 
 
 @dataclass(eq=False, slots=True)
 class Site:
-    """A statement, or a call, comprehension or decorator in it. `source` tells the place, only when it is reported."""
+    """A statement, or a call, comprehension or decorator in it, with where that is."""
 
     mark: Mark
-    node: ast.expr | None = None
+    extent: Extent | None = None
 
     @property
     def file(self) -> File:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from flake8_torchmem.analysis.ir.events import Event, Invoke
-from flake8_torchmem.analysis.ir.expressions import Call, Expr, File, Grad, Loop, Mark, Site
+from flake8_torchmem.analysis.ir.events import Bind, Event, Invoke
+from flake8_torchmem.analysis.ir.expressions import Call, Expr, Extent, File, Grad, Loop, Mark, Site
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +42,7 @@ class Function:
 
     `mark` is its `def` statement, or the statement that a lambda stands in. `managers`: what its `with` statements enter.
     `tests`: what asserts, `while` loops and comprehensions ask, and statements that are no more than an expression.
-    `annotations`: by parameter.
+    `annotations`: by parameter. `decorated`: where its decorators are.
     """
 
     name: str
@@ -61,9 +61,11 @@ class Function:
     free: set[str] = field(default_factory=set)
     grad: Grad = Grad.ON
     annotations: dict[str, Expr] = field(default_factory=dict)
+    decorated: tuple[Extent, ...] = ()
     _events: tuple[Event, ...] | None = None
     _calls: tuple[Invoke, ...] | None = None
     _locals: frozenset[str] | None = None
+    _binds: dict[str, list[Bind]] | None = None
 
     @property
     def file(self) -> File:
@@ -72,7 +74,7 @@ class Function:
 
     def decorator(self, index: int) -> Site:
         """Where its decorator of this index stands, to be reported."""
-        return Site(self.mark, self.mark.node.decorator_list[index])  # type: ignore[union-attr]
+        return Site(self.mark, self.decorated[index])
 
     def events(self) -> tuple[Event, ...]:
         """All events in source order; those of one statement in evaluation order, what a loop does after each turn behind its body.
@@ -93,6 +95,15 @@ class Function:
         """Parameters with what a call gives for them, `self` left out."""
         params = self.params[1:] if self.owner and self.params[:1] == ("self",) else self.params
         return [*zip(params, call.args, strict=False), *call.kwargs.items()]
+
+    def binds(self) -> dict[str, list[Bind]]:
+        """Its bindings by place."""
+        if self._binds is None:
+            self._binds = {}
+            for event in self.events():
+                if isinstance(event, Bind):
+                    self._binds.setdefault(event.place, []).append(event)
+        return self._binds
 
     @property
     def comprehends(self) -> bool:
@@ -146,7 +157,7 @@ class Program:
     def release(self) -> None:
         """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
         for function in self.own_functions():
-            function._events = function._calls = None
+            function._events = function._calls = function._binds = None
             for block in function.blocks:
                 block.edges.clear()
                 block.events.clear()

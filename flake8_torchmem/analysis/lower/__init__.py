@@ -1,6 +1,6 @@
 """The syntax tree to `ir`: the only reader of syntax in the analysis.
 
-Statements are numbered in the order in which they are lowered. What is reported keeps its node of the tree, which says where it is.
+Statements are numbered in the order in which they are lowered. What may be reported keeps where it is.
 
 It reads `ast`, which flake8 has at hand for nothing. Parsing by libcst costs over eight times an `ast.parse`, and keeps spaces and comments
 that mean nothing here; it reads what is to be edited.
@@ -15,7 +15,7 @@ from itertools import count
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.lower import guards
 from flake8_torchmem.analysis.lower.expressions import Expressions
-from flake8_torchmem.analysis.lower.scope import Scope, defaults, every, parameters
+from flake8_torchmem.analysis.lower.scope import Scope, defaults, every, extent, mark, parameters
 from flake8_torchmem.analysis.lower.statements import Statements
 
 
@@ -67,7 +67,7 @@ class Lowering:
             self.program.classes[cls.name] = cls
         for statement in node.body:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                outer, scope.mark = scope.mark, ir.Mark(next(self.marks), self.file, statement)
+                outer, scope.mark = scope.mark, mark(next(self.marks), statement, self.file)
                 method = self.function(statement, cls, None, scope)
                 cls.methods[method.name] = method
                 scope.mark = outer
@@ -76,6 +76,7 @@ class Lowering:
         """One function and, on the way, what is defined in it."""
         function = ir.Function(node.name, outer.mark, cls, parameters(node.args), tuple(self.outside(node.decorator_list)), parent)
         function.assigned.update(param.arg for param in (node.args.vararg, node.args.kwarg) if param is not None)
+        function.decorated = tuple([extent(decorator) for decorator in node.decorator_list])
         given = defaults(node.args)
         function.defaults = dict(zip(given, self.outside(given.values()), strict=True))
         annotated = {param.arg: param.annotation for param in every(node.args) if param.annotation is not None}

@@ -26,11 +26,16 @@ OPERATORS: dict[type[ast.AST], str] = {
 
 
 class Expressions:
-    """Lowers expressions into a scope."""
+    """Lowers expressions into a scope.
 
-    def __init__(self, scope: Scope) -> None:
+    Args:
+        scope: receives their events.
+        depth: of lambdas and what they stand in, around.
+    """
+
+    def __init__(self, scope: Scope, depth: int = 0) -> None:
         self.scope = scope
-        self.depth = 0
+        self.depth = depth
 
     def lower(self, node: ast.expr) -> ir.Expr:
         """The expression's tree; its calls have been emitted."""
@@ -158,7 +163,7 @@ class Expressions:
     def function(self, node: ast.Lambda) -> ir.Expr:
         """A lambda by the name of the function that it makes."""
         scope = self.scope.nested(node.args)
-        value = Expressions(scope).lower(node.body)
+        value = Expressions(scope, self.depth).lower(node.body)
         scope.emit(ir.Return(scope.ctx, scope.site(), value))
         return ir.Name(scope.fn.name)
 
@@ -177,23 +182,23 @@ class Expressions:
 
     def bind(self, target: ast.expr, value: ir.Expr, kind: str = "assign") -> None:
         """Emit what assigning `value` to a target means, tuple targets part by part."""
-        site = self.scope.site()
-        if isinstance(target, (ast.Tuple, ast.List)):
-            values = value.items if isinstance(value, ir.Seq) and len(value.items) == len(target.elts) else None
-            self._unpack(target.elts, values, value, kind)
-            return
-        place = self.lower(target)
-        if isinstance(place, ir.Item):
-            container = self.path(place.base)
-            if container:
-                self.scope.emit(ir.Store(self.scope.ctx, site, container, value, "setitem", place.key))
-        elif isinstance(place, ir.Name):
-            self.scope.assign(place.path, value, kind, site)
-
-    def _unpack(self, elements: Sequence[ast.expr], values: Sequence[ir.Expr] | None, value: ir.Expr, kind: str) -> None:
-        for index, element in enumerate(elements):
-            part = values[index] if values is not None else ir.Item(value, ir.Const(index))
-            self.bind(element.value if isinstance(element, ast.Starred) else element, part, kind)
+        pending = [(target, value)]
+        while pending:
+            target, value = pending.pop()
+            if isinstance(target, ast.Starred):
+                target = target.value
+            if isinstance(target, (ast.Tuple, ast.List)):
+                given = value.items if isinstance(value, ir.Seq) and len(value.items) == len(target.elts) else None
+                parts = given or [ir.Item(value, ir.Const(index)) for index in range(len(target.elts))]
+                pending.extend(reversed(list(zip(target.elts, parts, strict=True))))
+                continue
+            place = self.lower(target)
+            if isinstance(place, ir.Item):
+                container = self.path(place.base)
+                if container:
+                    self.scope.emit(ir.Store(self.scope.ctx, self.scope.site(), container, value, "setitem", place.key))
+            elif isinstance(place, ir.Name):
+                self.scope.assign(place.path, value, kind, self.scope.site())
 
     def path(self, expr: ir.Expr) -> str | None:
         """The access path of what a subscript is taken of; `d[k]` of an unknown key stands for the whole `d`."""

@@ -68,7 +68,7 @@ class Scope:
 
     def expression(self, node: ast.expr) -> ir.Site:
         """A call or comprehension of the statement."""
-        return ir.Site(self.mark, node)
+        return ir.Site(self.mark, extent(node))
 
     def resolve(self, path: str) -> str:
         """The path with imports spelled out."""
@@ -134,6 +134,17 @@ class Scope:
         self.link(body, turn=loop)
         self.link(after)
         self.start(after)
+
+
+def extent(node: ast.stmt | ast.expr) -> ir.Extent:
+    """Where syntax is."""
+    return node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
+
+
+def mark(number: int, node: ast.stmt, file: ir.File) -> ir.Mark:
+    """A statement by its number."""
+    suite = getattr(node, "body", None)
+    return ir.Mark(number, file, extent(node.test if isinstance(node, ast.If) else node), extent(suite[0]) if suite else None)
 
 
 def parameters(params: ast.arguments) -> tuple[str, ...]:

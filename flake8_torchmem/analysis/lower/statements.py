@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.lower import guards
 from flake8_torchmem.analysis.lower.expressions import OPERATORS, Expressions, target_names
-from flake8_torchmem.analysis.lower.scope import Scope
+from flake8_torchmem.analysis.lower.scope import Scope, mark
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -28,7 +28,7 @@ class Statements:
 
     def statement(self, node: ast.stmt, handler: Callable[..., None] | None) -> None:
         """Lower one statement, which what its handler emits is marked with."""
-        outer, self.scope.mark = self.scope.mark, ir.Mark(next(self.scope.marks), self.scope.fn.file, node)
+        outer, self.scope.mark = self.scope.mark, mark(next(self.scope.marks), node, self.scope.fn.file)
         if handler is not None:
             handler(self, node)
         self.scope.mark = outer

@@ -19,7 +19,7 @@ def copied(held: Held, goes_on: bool) -> Remedy | NoRemedy:
     """
     origin = held.origin
     if isinstance(origin.value, ir.Name):
-        if origin.site.node is not None:
+        if origin.site.extent is not None:
             return remedy(Rewrite(origin.site, Role.ARGUMENT, DEEP), safety=Safety.UNSAFE)
         return remedy(Rewrite(origin.site, Role.VALUE, DEEP, origin.value.path), safety=Safety.UNSAFE)
     actions = [_around(call, origin.value) for call in _taken(origin.value)]

@@ -46,7 +46,7 @@ class Stored:
 
 def stored(event: ir.Event) -> Stored | None:
     """What an assignment, an addition or a growing call stores."""
-    called = event.site.node is not None
+    called = event.site.extent is not None
     if isinstance(event, ir.Store):
         return Stored(event, event.value, Role.ARGUMENT if called else Role.VALUE, event.place)
     if isinstance(event, ir.Bind):
