@@ -232,11 +232,14 @@ class Evidence:
         roots += returned_losses(self.bindings, function)
         pending = [bind for event, value in roots for path in direct(value) for bind in at[event].get(path, ())]
         marked = set(pending)
-        binds = [event for event in function.events() if isinstance(event, ir.Bind)]
+        unpacked: dict[ir.Expr, list[ir.Bind]] = {}
+        for event in function.events():
+            if isinstance(event, ir.Bind) and isinstance(event.value, ir.Item) and _is_loss(event.place):
+                unpacked.setdefault(event.value.base, []).append(event)
         while pending:
             bind = pending.pop()
             parts = (other for path in direct(bind.value) if _is_part(path) for other in at[bind].get(path, ()))
-            siblings = (other for other in binds if _companion(bind, other))
+            siblings = unpacked.get(bind.value.base, ()) if isinstance(bind.value, ir.Item) else ()
             for other in (*parts, *siblings):
                 if other not in marked and (isinstance(_source(other.value), ir.Call) or _direct_op(other.value)):
                     marked.add(other)
@@ -271,12 +274,9 @@ def _is_part(path: str) -> bool:
     return bool(torchapi.LOSS_NAME.search(last)) and not WEIGHT_NAME.search(path)
 
 
-def _companion(bind: ir.Bind, other: ir.Bind) -> bool:
-    """Whether both were unpacked from one call, and the other is named as a loss."""
-    first, second = bind.value, other.value
-    if not (isinstance(first, ir.Item) and isinstance(second, ir.Item)) or first.base is not second.base:
-        return False
-    last = torchapi.last(other.place)
+def _is_loss(place: str) -> bool:
+    """Whether what was unpacked from a call is named as a loss."""
+    last = torchapi.last(place)
     return bool(torchapi.LOSS_NAME.search(last)) and not torchapi.METRIC_NAME.search(last) and not FOR_THE_LOG.search(last)
 
 

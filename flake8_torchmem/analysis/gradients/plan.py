@@ -86,9 +86,9 @@ class Plan:
             for edge in block.edges:
                 if edge.cond is None:
                     continue
-                others = [other for other in block.edges if other is not edge]
-                if others:
-                    self.siblings[edge] = others[0]
+                other = next((other for other in block.edges if other is not edge), None)
+                if other is not None:
+                    self.siblings[edge] = other
                 if id(edge.cond) in self._deciding:
                     self.tests[edge] = conditions.compile_test(edge.cond, self._rename)
 
