@@ -103,7 +103,8 @@ class Ground:
         path = os.pathsep.join(filter(None, [str(WATCH), os.environ.get("PYTHONPATH", "")]))
         home = {name: str(self.home) for name in ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
         told = {"HOSTILE_RECORD": str(self.record), "HOSTILE_LIMITS": f"{memory} {seconds}", "TORCHMEM_CACHE_DIR": str(self.home / "cache")}
-        return {"PYTHONPATH": path, **home, **told}
+        # That an editable checkout's own modules are compiled, or not yet, is not what is looked for.
+        return {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **home, **told}
 
     def recorded(self, *kinds: str) -> set[tuple[str, str]]:
         """What was done, by kind, paths absolute with all links followed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -60,6 +60,7 @@ class Recurrence:
         self.reaching = facts.evidence.reaching(function)
         self.binds = [event for event in function.events() if isinstance(event, ir.Bind)]
         self.spines = {bind: _spine(bind.value) for bind in self.binds}
+        self._sources: dict[ir.Bind, tuple[list[set[ir.Bind]], Callable[[Iterable[bool]], bool]]] = {}
 
     def carried(self) -> Iterator[Carried]:
         """All states that keep graphs over turns of a loop, or over calls of a method that runs once per batch."""
@@ -131,13 +132,19 @@ class Recurrence:
             made |= more
 
     def _passes_on(self, bind: ir.Bind, made: set[ir.Bind]) -> bool:
+        if bind not in self._sources:
+            self._sources[bind] = self._read_by(bind)
+        found, asked = self._sources[bind]
+        return bool(found) and asked(not each.isdisjoint(made) for each in found)
+
+    def _read_by(self, bind: ir.Bind) -> tuple[list[set[ir.Bind]], Callable[[Iterable[bool]], bool]]:
+        """What a binding may be made of, and whether any or all of that has to be a result for the binding to be one."""
         source = self.spines[bind]
         if isinstance(source, ir.Call) and source.path not in ("tuple", "list"):
             if torchapi.CRITERION_NAME.search(source.method) or self.facts.values(self.function).at(source.func, bind) is not Kind.MODULE:
-                return False
-            return any(self._reached(path, bind) & made for path in _operands(source))
-        found = [self._reached(path, bind) & made for path in _same(bind.value)]
-        return bool(found) and all(found)
+                return [], any
+            return [self._reached(path, bind) for path in _operands(source)], any
+        return [self._reached(path, bind) for path in _same(bind.value)], all
 
     def _reached(self, path: str, event: ir.Event) -> set[ir.Bind]:
         """Bindings of a path, or of what it is a part of, that an event can see."""
