@@ -100,21 +100,26 @@ class Keeper:
             return
         self.seen[found.kind, found.cause] += 1
         if self.seen[found.kind, found.cause] == 1:
+            kept = self._keep(data, found)  # whoever does not wait until it is short has it as it is
             if shorten:
-                data = minimised(data, partial(self._fails, found))
-            self._keep(data, self._judge(data) or found)
+                short = minimised(data, partial(self._fails, found))
+                self._keep(short, self._judge(short) or found)
+                if short != data:
+                    kept.unlink()
+                    kept.with_suffix(".txt").unlink()
 
     def _fails(self, found: Problem, data: bytes) -> bool:
         other = self._judge(data)
         return other is not None and (other.kind, other.cause) == (found.kind, found.cause)
 
-    def _keep(self, data: bytes, found: Problem) -> None:
+    def _keep(self, data: bytes, found: Problem) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         name = self._folder / f"{found.kind.replace(' ', '-')}-{hashlib.sha256(data).hexdigest()[:8]}.py"
         name.write_bytes(data)
         name.with_suffix(".txt").write_text(f"{found.kind}: {found.cause}\n{found.detail}\n", "utf-8", "replace")
         sys.stdout.write(f"{name}: {found.kind}: {found.cause}\n")
         sys.stdout.flush()
+        return name
 
     def summary(self) -> str:
         """What there is to say at the end."""
