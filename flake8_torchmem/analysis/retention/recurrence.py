@@ -125,15 +125,24 @@ class Recurrence:
     def made(self, call: ir.Call) -> set[ir.Bind]:
         """Bindings that hold the call's result or a part of it, or what another model made of that, graph and all."""
         made = {bind for bind in self.binds if self.spines[bind] is call}
-        while True:
-            more = {bind for bind in self.binds if bind not in made and self._passes_on(bind, made)}
-            if not more:
-                return made
-            made |= more
+        pending = list(made)
+        while pending:
+            more = [bind for bind in self._readers.get(pending.pop(), ()) if bind not in made and self._passes_on(bind, made)]
+            made.update(more)
+            pending += more
+        return made
+
+    @cached_property
+    def _readers(self) -> dict[ir.Bind, list[ir.Bind]]:
+        """The bindings that may be made of each binding."""
+        found: dict[ir.Bind, list[ir.Bind]] = {}
+        for bind in self.binds:
+            self._sources[bind] = self._read_by(bind)
+            for source in {source for sources in self._sources[bind][0] for source in sources}:
+                found.setdefault(source, []).append(bind)
+        return found
 
     def _passes_on(self, bind: ir.Bind, made: set[ir.Bind]) -> bool:
-        if bind not in self._sources:
-            self._sources[bind] = self._read_by(bind)
         found, asked = self._sources[bind]
         return bool(found) and asked(not each.isdisjoint(made) for each in found)
 
