@@ -111,9 +111,9 @@ class FileFacts:
     @memoized
     def needs_gradients(self, function: ir.Function) -> bool:
         """Whether gradients are taken of something in a function, or of what it returns."""
-        from flake8_torchmem.analysis.retention.evaluation import somebody_needs_gradients
+        from flake8_torchmem.analysis.retention.evaluation import needs_gradients
 
-        return somebody_needs_gradients(self, function)
+        return needs_gradients(self, function)
 
     @memoized
     def forwards(self, function: ir.Function) -> tuple[ir.Invoke, ...]:

@@ -83,7 +83,6 @@ from flake8_torchmem.analysis.retention.evaluation import (
     goes_over_data,
     mode_before,
     model_takes_gradients,
-    needs_gradients,
     predicts_per_call,
     proves_no_grad,
     runs,
@@ -110,7 +109,7 @@ RULE = Rule(
 def check(facts: FileFacts) -> Iterator[Report]:
     """The first forward of every loop that evaluates with gradients on."""
     for function in facts.functions if not model_takes_gradients(facts) else ():
-        if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or needs_gradients(facts, function):
+        if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or facts.needs_gradients(function):
             continue
         if proves_no_grad(facts, function):
             continue

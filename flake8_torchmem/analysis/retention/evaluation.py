@@ -279,11 +279,6 @@ def model_takes_gradients(facts: FileFacts) -> bool:
 
 def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
     """Whether gradients are taken of something: of the input, by `autograd.grad`, or by a caller that trains on the result."""
-    return facts.needs_gradients(function)
-
-
-def somebody_needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
-    """The same, worked out."""
     if takes_gradients(facts, function):
         return True
     returns = any(

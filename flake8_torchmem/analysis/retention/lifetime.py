@@ -8,6 +8,7 @@ from functools import cached_property
 
 from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, carriers
+from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.turns import Turn, backpropagates
 
 CONCATENATES = frozenset({"cat", "concat", "concatenate", "hstack", "vstack"})
@@ -49,12 +50,9 @@ class Lifetimes:
         self.bindings = evidence.bindings
         self.turn = turn
 
+    @memoized
     def growths(self) -> tuple[Growth, ...]:
         """All places that grow, by any kind of store."""
-        return self._growths
-
-    @cached_property
-    def _growths(self) -> tuple[Growth, ...]:
         return tuple(self._found())
 
     def _found(self) -> Iterator[Growth]:

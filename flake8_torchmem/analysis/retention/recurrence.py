@@ -12,7 +12,7 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.flow import within_turn
 from flake8_torchmem.analysis.makers import makers
-from flake8_torchmem.analysis.retention.evaluation import evaluates, goes_over_data, needs_gradients, proves_no_grad, returns_graph
+from flake8_torchmem.analysis.retention.evaluation import evaluates, goes_over_data, proves_no_grad, returns_graph
 from flake8_torchmem.analysis.values import Kind
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class Recurrence:
         facts, function = self.facts, self.function
         if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or facts.effect_in(loop, function, "backward"):
             return False
-        if needs_gradients(facts, function) or proves_no_grad(facts, function) or returns_graph(facts, function):
+        if facts.needs_gradients(function) or proves_no_grad(facts, function) or returns_graph(facts, function):
             return False
         return evaluates(facts, loop, function)
 

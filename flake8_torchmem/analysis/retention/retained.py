@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evidence import carriers, type_tested
-from flake8_torchmem.analysis.retention.evaluation import evaluates, forwards, goes_over_data, needs_gradients
+from flake8_torchmem.analysis.retention.evaluation import evaluates, forwards, goes_over_data
 from flake8_torchmem.analysis.retention.lifetime import Growth
 from flake8_torchmem.analysis.values import Kind
 
@@ -63,7 +63,7 @@ def _of_this_turn(facts: FileFacts, function: ir.Function, growth: Growth) -> bo
 
 def _evaluated(facts: FileFacts, function: ir.Function, growth: Growth) -> bool:
     """Whether a loop over data, in code that evaluates, grows the place with nothing back-propagated."""
-    if not growth.loops or facts.guarded_by_callers(function) or needs_gradients(facts, function):
+    if not growth.loops or facts.guarded_by_callers(function) or facts.needs_gradients(function):
         return False
     if any(facts.effect_in(loop, function, "backward") for loop in growth.loops):
         return False
@@ -90,7 +90,7 @@ def accumulates(facts: FileFacts, method: ir.Function, param: str) -> bool:
 def comprehensions(facts: FileFacts) -> Iterator[tuple[ir.Function, ir.Comp, ir.Event]]:
     """Comprehensions over data, in code that evaluates, whose elements carry graphs."""
     for function in facts.functions:
-        if not function.comprehends or facts.guarded_by_callers(function) or needs_gradients(facts, function):
+        if not function.comprehends or facts.guarded_by_callers(function) or facts.needs_gradients(function):
             continue
         for event in function.events():
             value = event.value if isinstance(event, (ir.Bind, ir.Return, ir.Store)) else None
