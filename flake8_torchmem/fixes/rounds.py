@@ -19,6 +19,7 @@ MAX_ROUNDS = 10
 WORD = re.compile(r"\w+")
 MAX_CONSEQUENCES = 3
 MAX_TRIED = 20_000_000  # characters that are checked in all attempts together: hundreds of fixes that do not go together end here
+TOO_MANY = "too many fixes were tried in this file"
 SAFE_ONLY = frozenset({Safety.SAFE})
 UNSAFE_TOO = frozenset({Safety.SAFE, Safety.UNSAFE})
 
@@ -159,19 +160,35 @@ class Rounds:
     def _made(
         self, document: Document, findings: Sequence[Finding], planned: Sequence[Planned]
     ) -> tuple[Document, list[Finding], list[Planned]] | None:
-        """Guards first, as what they guard may need nothing more; else all at once; else the first one that does well alone."""
+        """Guards first, as what they guard may need nothing more; else as many as do well together."""
         guards = [each for each in planned if _guards(each)]
-        first = [guards] if 0 < len(guards) < len(planned) else []
-        tries = [*first, list(planned), *([each] for each in planned if len(planned) > 1)]
-        for attempt in tries:
-            self.tried += len(document.text)
-            if self.tried > MAX_TRIED:
-                self.refused |= {_identity(each.finding): "too many fixes were tried in this file" for each in planned}
-                return None
-            made = self._tried(document, findings, attempt)
-            if made is not None:
-                return made
-        return None
+        made = self._together(document, findings, guards) if 0 < len(guards) < len(planned) else None
+        return made or self._together(document, findings, planned)
+
+    def _together(
+        self, document: Document, findings: Sequence[Finding], planned: Sequence[Planned]
+    ) -> tuple[Document, list[Finding], list[Planned]] | None:
+        """All at once, else one half and then the other, each with those that have done well before: a few bad ones cost few attempts."""
+        made, good, failed = None, list[Planned](), set[frozenset[int]]()
+        pending = [list(planned)]
+        while pending:
+            group = pending.pop()
+            attempt = [*good, *group]
+            known = frozenset(map(id, attempt))
+            after = None
+            if known not in failed:
+                self.tried += len(document.text)
+                if self.tried > MAX_TRIED:
+                    self.refused |= {_identity(each.finding): TOO_MANY for left in (group, *pending) for each in left}
+                    break
+                after = self._tried(document, findings, attempt)
+            if after is not None:
+                made, good = after, attempt
+            elif len(group) > 1:
+                failed.add(known)
+                middle = len(group) // 2
+                pending += [group[middle:], group[:middle]]
+        return made
 
     def _tried(
         self, document: Document, findings: Sequence[Finding], planned: list[Planned]
