@@ -248,12 +248,14 @@ def _readers(units: list[Unit], matched: list[Unit]) -> set[Unit]:
 
 
 def _builders(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
-    """Methods that bind an attribute which a chosen one steps: whether the class builds its optimizer is known by them, whoever calls them."""
+    """Methods that bind an attribute which a chosen one steps: by them it is known whether the class builds its optimizer."""
     stepped = {name for unit in chosen if unit.cls is not None and "step" in unit.text for name in STEPS.findall(unit.text)}
     if not stepped:
         return set()
     binds = re.compile(rf"\bself\s*\.\s*(?:{'|'.join(sorted(stepped))})\b[^\n=]{{0,100}}=(?!=)")
-    return {unit for unit in units if unit.cls is not None and unit not in chosen and len(unit.text) < MAX_CALLER and binds.search(unit.text)}
+    return {
+        unit for unit in units if unit.cls is not None and unit not in chosen and len(unit.text) < MAX_CALLER and binds.search(unit.text)
+    }
 
 
 def _callers(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
