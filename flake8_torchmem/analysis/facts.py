@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.gradients.windows import Window
     from flake8_torchmem.analysis.loading.placement import Placement
     from flake8_torchmem.analysis.mended import Remedies
+    from flake8_torchmem.analysis.retention.later_uses import LaterUses
     from flake8_torchmem.analysis.retention.outputs import Outputs
     from flake8_torchmem.analysis.retention.readers import Readers
     from flake8_torchmem.analysis.retention.retained import Retained
@@ -72,6 +73,13 @@ class FileFacts:
         from flake8_torchmem.analysis.retention.readers import Readers
 
         return Readers(self.bindings)
+
+    @memoized
+    def later_uses(self, function: ir.Function, place: str, boxed: bool = False) -> LaterUses:
+        """What becomes of what a place holds, or of what is in it: asked for every value that is stored there."""
+        from flake8_torchmem.analysis.retention.later_uses import LaterUses
+
+        return LaterUses(self, function, place, boxed)
 
     @cached_property
     def budget(self) -> Budget:
