@@ -13,6 +13,7 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.frameworks import returned_losses
 from flake8_torchmem.analysis.retention.later_uses import SHOWS
+from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind, Values
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ class Shown:
         self.values = values or facts.values(function)
         self.known = tensors
         self.at = self.values.reaching.at
-        self._tensors: dict[ir.Bind, bool] = {}
-        self._singles: dict[ir.Bind, bool] = {}
         self._lost: set[Key] = set()
         self._parts: set[Key] = set()
         self._find_losses()
@@ -170,19 +169,13 @@ class Shown:
                     return True
         return False
 
+    @settled(True)  # what a value gets by itself is what it is without
     def _bound_tensor(self, bind: ir.Bind) -> bool:
-        if bind not in self._tensors:
-            self._tensors[bind] = True  # what a value gets by itself is what it is without
-            self._tensors[bind] = bind.kind in ("assign", "augment") and self.tensor(bind.value, bind)
-        return self._tensors[bind]
+        return bind.kind in ("assign", "augment") and self.tensor(bind.value, bind)
 
+    @settled(True)
     def _bound_single(self, bind: ir.Bind) -> bool:
-        if bind not in self._singles:
-            self._singles[bind] = True
-            self._singles[bind] = (bind.place, bind) in self._parts or (
-                bind.kind in ("assign", "augment") and self.single(bind.value, bind)
-            )
-        return self._singles[bind]
+        return (bind.place, bind) in self._parts or (bind.kind in ("assign", "augment") and self.single(bind.value, bind))
 
     def _used_as_tensor(self, path: str, keys: set[Key]) -> bool:
         """Whether the function does with this very value what nothing but a tensor can stand."""
