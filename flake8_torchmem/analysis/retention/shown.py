@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.frameworks import returned_losses
+from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.retention.later_uses import SHOWS
 from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind, Values
@@ -87,7 +88,7 @@ class Shown:
             return True
         if isinstance(expr, ir.Name):
             keys = self._keys(expr.path, event)
-            binds = [bind for _, bind in keys if bind is not None and bind.place == expr.path]
+            binds = in_order(bind for _, bind in keys if bind is not None and bind.place == expr.path)
             return keys <= self._parts or (bool(binds) and all(self._bound_single(bind) for bind in binds))
         if isinstance(expr, ir.Op) and expr.op in ("+", "-", "*", "/", "neg", "**"):
             return all(self.single(arg, event) for arg in expr.args)
@@ -102,7 +103,7 @@ class Shown:
             parts = expr.args[1:] if expr.op == "if" else expr.args
             return any(self.values.at(part, event) in NUMBERS or self.varies(part, event, hops) for part in parts)
         if isinstance(expr, ir.Name):
-            binds = [bind for _, bind in self._keys(expr.path, event) if bind is not None and bind.place == expr.path]
+            binds = in_order(bind for _, bind in self._keys(expr.path, event) if bind is not None and bind.place == expr.path)
             numbers = any(self.values.bound(bind) in NUMBERS for bind in binds)
             return numbers or (hops > 0 and any(self.varies(bind.value, bind, hops - 1) for bind in binds if bind.kind == "assign"))
         if isinstance(expr, ir.Call):
@@ -157,7 +158,7 @@ class Shown:
         annotation = self.function.annotations.get(path)
         if annotation is not None and (path, None) in keys:
             return any(torchapi.last(name) == "Tensor" for name in (annotation.path if isinstance(annotation, ir.Name) else "",))
-        binds = [bind for _, bind in keys if bind is not None and bind.place == path]
+        binds = in_order(bind for _, bind in keys if bind is not None and bind.place == path)
         return bool(binds) and len(binds) == len(keys) and all(self._bound_tensor(bind) for bind in binds)
 
     def _always_lost(self, path: str, keys: set[Key], event: ir.Event) -> bool:
