@@ -9,7 +9,7 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, arms, is_leaf
 from flake8_torchmem.analysis.ir import Grad
-from flake8_torchmem.analysis.reaching import Env, Reaching
+from flake8_torchmem.analysis.reaching import Env, Reaching, in_order
 from flake8_torchmem.analysis.settled import settled
 
 MAX_CALLS = 3
@@ -108,7 +108,7 @@ class Values:
 
     def _any_of(self, binds: frozenset[ir.Bind]) -> Kind:
         """The kind of what several paths gave a place: with graph, if one of them did and none of the others converts it."""
-        kinds = {bind: self.bound(bind) for bind in binds}
+        kinds = {bind: self.bound(bind) for bind in in_order(binds)}
         converted = any(kind in PLAIN and _reads(bind.value, bind.place) for bind, kind in kinds.items())
         if Kind.GRAPH in kinds.values() and not converted and set(kinds.values()) <= {Kind.GRAPH, *PLAIN}:
             return Kind.GRAPH

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.reaching import Env
+from flake8_torchmem.analysis.reaching import Env, in_order
 from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind
 
@@ -84,7 +84,7 @@ class Placement:
             binds = env.get(prefix)
             if not binds and prefix.startswith("self."):
                 binds = frozenset(self.facts.bindings.binds(prefix, self.function))
-            found = [self._given(event) for event in (*(binds or ()), *self._filled.get(prefix, ()))]
+            found = [self._given(event) for event in (*in_order(binds or ()), *self._filled.get(prefix, ()))]
             if found:
                 return join(found)
         return Place.DEVICE if paths.root(path) in self.function.params and self._fed_by_lightning() else Place.UNKNOWN

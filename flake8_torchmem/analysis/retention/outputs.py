@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind
 
@@ -72,7 +73,7 @@ class Outputs:
         if _is_small(torchapi.last(path)) or torchapi.last(path) in torchapi.NUMBER_ATTRIBUTES:
             return False
         env = self.values.reaching.at.get(event, {})
-        return any(self._bound(bind) for prefix in paths.prefixes(path) for bind in env.get(prefix, ()))
+        return any(self._bound(bind) for prefix in paths.prefixes(path) for bind in in_order(env.get(prefix, ())))
 
     @settled(False)
     def _bound(self, bind: ir.Bind) -> bool:
