@@ -154,7 +154,7 @@ class FileFacts:
 
     def per_batch(self, function: ir.Function) -> bool:
         """Whether a method steps outside of any loop, and nothing in its file calls it: it is the body of a loop elsewhere."""
-        called = any(not caller.file.linked for caller, _ in self.summaries.callers().get(function, ()))
+        called = any(not caller.file.linked for caller, _ in self.summaries.callers.get(function, ()))
         known = function.owner is not None and function.name != "__init__" and not called
         return known and self.summaries.steps_once(function)
 
@@ -186,7 +186,7 @@ class FileFacts:
 
     def _within(self, reached: frozenset[ir.Function], helper: ir.Function) -> bool:
         """Whether nothing but these functions calls a helper, whose name says that it is private."""
-        callers = {caller for caller, _ in self.summaries.callers().get(helper, ())}
+        callers = {caller for caller, _ in self.summaries.callers.get(helper, ())}
         return helper.name.startswith("_") and callers <= reached
 
     def _built_here(self, owner: str, function: ir.Function) -> bool:
@@ -248,7 +248,7 @@ class FileFacts:
         marks = {site.mark for site in sites}
         pending = [function for function in self.functions if any(event.site.mark in marks for event in function.events())]
         for function in pending:
-            callers = [caller for caller, _ in self.summaries.callers().get(function, ())]
+            callers = [caller for caller, _ in self.summaries.callers.get(function, ())]
             around = [function.parent] if function.parent is not None else []
             pending += [other for other in dict.fromkeys([*callers, *around]) if other not in pending]
         return pending
@@ -266,7 +266,7 @@ class FileFacts:
         if "backward" in self.summaries.effects(function):
             return False
         seen |= {function}
-        callers = self.summaries.callers().get(function, ())
+        callers = self.summaries.callers.get(function, ())
         others = [(caller, call) for caller, call in callers if caller not in seen]
         if others:
             return all(call.ctx.grad is not ir.Grad.ON or self.guarded_by_callers(caller, seen) for caller, call in others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
@@ -17,6 +18,42 @@ def memoized(method: Callable[P, R]) -> Callable[P, R]:
     `functools.lru_cache` around a bound method ties the object into a reference cycle; a linter that goes over thousands
     of files cannot wait for the collector to let go of each.
     """
+    code = method.__code__
+    one = code.co_argcount == len(("self", "key")) and not method.__defaults__
+    return cast("Callable[P, R]", _OfOne(method) if one else _of_many(method))
+
+
+class _OfOne:
+    """A method with one argument. On each object its place is taken by a dictionary's own look-up: most questions are repeated."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method = method
+        self.name = method.__name__
+        self.__doc__ = method.__doc__
+
+    def __get__(self, owner: Any, kind: type) -> Any:  # noqa: ANN401
+        if owner is None:
+            return self
+        look_up = owner.__dict__[self.name] = _Answers(self.method, owner).__getitem__
+        return look_up
+
+
+class _Answers(dict[Hashable, Any]):
+    """What one object's method has answered."""
+
+    __slots__ = ("method", "owner")
+
+    def __init__(self, method: Callable[..., Any], owner: object) -> None:
+        self.method = method
+        self.owner = weakref.ref(owner)
+
+    def __missing__(self, key: Hashable) -> Any:  # noqa: ANN401
+        answer = self[key] = self.method(self.owner(), key)
+        return answer
+
+
+def _of_many(method: Callable[P, R]) -> Callable[P, R]:
+    """Any method, by a tuple of its arguments."""
     name = f"_{method.__name__}_answers"
 
     def answer(owner: Any, *key: Hashable) -> R:  # noqa: ANN401

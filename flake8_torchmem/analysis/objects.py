@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.lazy import regex
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.bindings import Bindings
 
 MAX_NAMES = 4
-NAME = re.compile(r"[A-Za-z_][\w.]*")
+NAME = regex(r"[A-Za-z_][\w.]*")
 DISPLAYS = (ir.Seq, ir.Comp)
 CONTAINERS = frozenset({"dict", "OrderedDict", "defaultdict", "list", "tuple", "deque"})
 

@@ -87,7 +87,7 @@ def calls_of(facts: FileFacts, function: ir.Function) -> Iterator[tuple[ir.Funct
     """Calls in sight that run a function; those of an `__init__` name its class."""
     cls = function.owner
     if cls is None or function.name != "__init__":
-        yield from facts.summaries.callers().get(function, ())
+        yield from facts.summaries.callers.get(function, ())
         return
     for caller in facts.functions:
         for event in facts.calls(caller):

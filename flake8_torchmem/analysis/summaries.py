@@ -40,7 +40,7 @@ class Summaries:
         pending = [function for function in found if found[function]]
         while pending:
             function = pending.pop()
-            for caller, _ in self.callers().get(function, ()):
+            for caller, _ in self.callers.get(function, ()):
                 if found[function] - found[caller]:
                     found[caller] |= found[function]
                     pending.append(caller)
@@ -115,7 +115,7 @@ class Summaries:
             inner = self.losses(callee, calls - 1)
             yield from (path for param, arg in callee.arguments(event.call) if param in inner for path in direct(arg))  # type: ignore[attr-defined]
 
-    @memoized
+    @cached_property
     def callers(self) -> dict[ir.Function, list[tuple[ir.Function, ir.Call]]]:
         """Who calls a function, and where, as far as can be seen; a call on `self` may be of what derived classes make of the method."""
         found = {function: list(calls) for function, calls in self.bindings.program.outside.items()}

@@ -51,7 +51,7 @@ def backpropagates(function: ir.Function) -> bool:
 
 def _called(facts: FileFacts, function: ir.Function, calls: int) -> Turn | None:
     """The turn of a caller's loop that trains, or of the turn that the caller itself is in."""
-    for caller, call in facts.summaries.callers().get(function, ()):
+    for caller, call in facts.summaries.callers.get(function, ()):
         if caller is function:
             continue
         loop = call.ctx.loops[-1] if call.ctx.loops else None

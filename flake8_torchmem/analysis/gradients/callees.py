@@ -9,6 +9,7 @@ from enum import Enum
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.gradients.owners import Frame, Owners
+from flake8_torchmem.lazy import Words
 
 LIBRARY = (
     "torch.",
@@ -26,11 +27,11 @@ LIBRARY = (
     "functools.",
     "einops.",
 )
-HOLDERS = re.compile(r"callback|hook|trainer|runner|engine|handler|learner|event|plugin|strategy|algorithm", re.I)
-BACKPROPAGATES = re.compile(r"backward|optim|step|update|train|scaler|grad|engine|backprop|learn", re.I)
+HOLDERS = Words(r"callback|hook|trainer|runner|engine|handler|learner|event|plugin|strategy|algorithm", re.I)
+BACKPROPAGATES = Words(r"backward|optim|step|update|train|scaler|grad|engine|backprop|learn", re.I)
 # Objects and copies made of modules; what they do later is another call.
-CONSTRUCTS = re.compile(r"^(?:[A-Z]\w*[a-z]\w*|(?:create|build|make|copy|clone|wrap)(?:_\w+)?)$")
-MODULE_METHODS_THAT_CLEAR = re.compile(r"zero|(?:reset|clear)_?grad", re.I)
+CONSTRUCTS = Words(r"^(?:[A-Z]\w*[a-z]\w*|(?:create|build|make|copy|clone|wrap)(?:_\w+)?)$")
+MODULE_METHODS_THAT_CLEAR = Words(r"zero|(?:reset|clear)_?grad", re.I)
 
 
 class Touch(Enum):

@@ -13,16 +13,17 @@ from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.gradients.callees import HOLDERS
 from flake8_torchmem.analysis.memo import memoized
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 CLIP_FUNCTIONS = frozenset({"clip_grad_norm_", "clip_grad_norm", "clip_grad_value_", "clip_grads_with_norm_"})
-CLIPS_IN_PLACE = re.compile(r"\.grad(?:\.data)?\.(?:clamp|clip)_$")
+CLIPS_IN_PLACE = Words(r"\.grad(?:\.data)?\.(?:clamp|clip)_$")
 CLIP_METHODS = frozenset({"clip_grad_norm_", "clip_grad_value_", "clip_gradients"})
 # Accelerate and Lightning unscale by themselves before they clip.
-UNSCALES_FIRST = re.compile(r"accelerator|fabric|^self$|trainer|engine", re.I)
-MAY_TRAIN = re.compile(r"train|learn|update|step|fit", re.I)
+UNSCALES_FIRST = Words(r"accelerator|fabric|^self$|trainer|engine", re.I)
+MAY_TRAIN = Words(r"train|learn|update|step|fit", re.I)
 MEASURES_FROM = 1000
 
 
@@ -160,7 +161,7 @@ class Clipping:
         backwards = [event for event in self.events if "backward" in self.does(event)]
         if backwards:
             return any(clip in self.after(event) and compatible(event, clip) and self._is_scaled(event) for event in backwards)
-        family = {caller for caller, _ in self.facts.summaries.callers().get(self.function, ())}
+        family = {caller for caller, _ in self.facts.summaries.callers.get(self.function, ())}
         family |= set(self.function.owner.methods.values()) if self.function.owner else set()
         return not any("unscale" in self.facts.clip_effects[member] for member in family)
 

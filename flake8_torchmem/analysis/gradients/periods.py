@@ -9,10 +9,11 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.memo import memoized
+from flake8_torchmem.lazy import Words
 
 MAX_NAMES = 4
 REMAINDERS = frozenset({"numpy.mod", "numpy.remainder", "numpy.fmod", "math.fmod", "torch.remainder", "torch.fmod", "operator.mod"})
-WINDOW_NAME = re.compile(
+WINDOW_NAME = Words(
     r"accum|should_?(?:step|update|sync|optim)|sync_grad|boundary|do_(?:step|update|opt)|is_(?:update|step|sync|last_micro)"
     r"|update_(?:now|step|freq)|step_now|iter_size|micro|grad_acc|acc_(?:steps|iters|grad)",
     re.I,

@@ -11,21 +11,22 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.gradients.reductions import Reduced
 from flake8_torchmem.analysis.gradients.windows import Fires, Window
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-SCALES_GRADIENTS = re.compile(
+SCALES_GRADIENTS = Words(
     r"(?:(?<!un)scale|mul|multiply|div|divide|normali[sz]e|average|avg|reduce)\w{0,80}grad|grad\w{0,80}(?:_scale(?!r)|_mul|_div|normali|averag|reduc)",
     re.I,
 )
-GRADIENTS = re.compile(r"(?:^|[._])grads?(?:$|[._\[])")
-GRADIENT = re.compile(r"\.grad(?:\.data)?$|\.grad[\[.]")
+GRADIENTS = Words(r"(?:^|[._])grads?(?:$|[._\[])")
+GRADIENT = Words(r"\.grad(?:\.data)?$|\.grad[\[.]")
 SCALING_METHODS = frozenset({"div_", "mul_", "copy_", "_foreach_div_", "_foreach_mul_"})
-RATE = re.compile(r"(?:^|[._'])(?:\w{0,80}lr|learning_rate|step_size)(?:$|[_'\]])", re.I)
-ADAPTIVE = re.compile(r"adam|rmsprop|adafactor|lion|lamb|adagrad|rprop", re.I)
-EPISODE = re.compile(r"episode|rollout|traject|(?:^|_)tasks?(?:$|_)", re.I)
-LEAVES_LOSSES = re.compile(r"manual_backward$|(?:^|\.)fabric\.backward$")
+RATE = Words(r"(?:^|[._'])(?:\w{0,80}lr|learning_rate|step_size)(?:$|[_'\]])", re.I)
+ADAPTIVE = Words(r"adam|rmsprop|adafactor|lion|lamb|adagrad|rprop", re.I)
+EPISODE = Words(r"episode|rollout|traject|(?:^|_)tasks?(?:$|_)", re.I)
+LEAVES_LOSSES = Words(r"manual_backward$|(?:^|\.)fabric\.backward$")
 
 
 @dataclass(frozen=True, eq=False)

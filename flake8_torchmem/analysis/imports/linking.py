@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,15 +12,16 @@ from flake8_torchmem.analysis import gate, ir, paths
 from flake8_torchmem.analysis.imports.project import Allowance, Definition, Place, Project
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.objects import annotated
+from flake8_torchmem.lazy import Words, regex
 from flake8_torchmem.model import Span
 from flake8_torchmem.ownnames import OwnNames
 from flake8_torchmem.source import Places
 
 # What a long function must speak of to change gradients, to detach tensors, or to guard; short ones are read in any case.
-SPEAKS = re.compile(r"backward|zero_grad|\.step\(|\.grad\b|no_grad|inference_mode|set_grad_enabled|detach\(|\.item\(")
+SPEAKS = regex(r"backward|zero_grad|\.step\(|\.grad\b|no_grad|inference_mode|set_grad_enabled|detach\(|\.item\(")
 SHORT = 1_200
 # Questions and announcements change nothing.
-IDLE = re.compile(r"^_?(?:is|has|requires?|get_logger|log|print|warn|deprecat\w*|add_\w*docstring\w*)(?:_|$)")
+IDLE = Words(r"^_?(?:is|has|requires?|get_logger|log|print|warn|deprecat\w*|add_\w*docstring\w*)(?:_|$)")
 MAX_DEFINITION = 60_000
 
 

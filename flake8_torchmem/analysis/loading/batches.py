@@ -89,7 +89,7 @@ def _results(facts: FileFacts, held: Held, value: ir.Expr) -> Iterator[Held]:
     parts = [index for index, item in enumerate(items) if _passes(item, held.is_it)]
     if not parts and not _passes(value, held.is_it):
         return
-    for caller, call in facts.summaries.callers().get(held.function, ()):
+    for caller, call in facts.summaries.callers.get(held.function, ()):
         for part in parts or (None,):
             yield Held(caller, call=call, part=part)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, followed, origins, returned
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-LOADER = re.compile(r"^torch(?:\.utils\.data(?:\.dataloader)?|_geometric\.(?:loader|data)(?:\.\w+)?)\.DataLoader$")
+LOADER = Words(r"^torch(?:\.utils\.data(?:\.dataloader)?|_geometric\.(?:loader|data)(?:\.\w+)?)\.DataLoader$")
 POSITIONAL = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn", "pin_memory")
 WRAPPERS = frozenset({"Subset", "random_split", "ConcatDataset", "ChainDataset", "StackDataset"})
 START_METHODS = frozenset({"set_start_method", "set_forkserver_preload", "get_context"})

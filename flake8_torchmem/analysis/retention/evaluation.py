@@ -12,19 +12,20 @@ from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.retention.handed_back import trained_by_callers
 from flake8_torchmem.analysis.values import PLAIN, Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 MAX_CALLS = 2
 # Methods of models that are forwards by another name. A plain `encode` or `generate` often guards itself.
-RUNS_MODEL = re.compile(
+RUNS_MODEL = Words(
     r"^(?:forward_\w+|encode_(?:image|text|audio|video)\w*|extract_features?|get_(?:image|text|audio|video)_features|get_intermediate_layers)$"
 )
-PREDICTOR = re.compile(r"Predict|Inferen|Infer(?:er)?$|Detector|Extractor|Embedder")
-EVALUATION_DATA = re.compile(r"(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|loader|dataloader|set|dl|data)", re.I)
-TRAINS_BY_NAME = re.compile(r"train|fit|update|learn|optimi|step|loss|forward", re.I)
-TRAINING_DATA = re.compile(r"(?:^|_)train", re.I)
+PREDICTOR = Words(r"Predict|Inferen|Infer(?:er)?$|Detector|Extractor|Embedder")
+EVALUATION_DATA = Words(r"(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|loader|dataloader|set|dl|data)", re.I)
+TRAINS_BY_NAME = Words(r"train|fit|update|learn|optimi|step|loss|forward", re.I)
+TRAINING_DATA = Words(r"(?:^|_)train", re.I)
 
 
 def goes_over_data(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
@@ -102,7 +103,7 @@ def is_unit_test(function: ir.Function) -> bool:
 
 def _called_in_eval_mode(facts: FileFacts, function: ir.Function) -> bool:
     """Whether every caller in sight calls the function after `.eval()`."""
-    callers = facts.summaries.callers().get(function, ())
+    callers = facts.summaries.callers.get(function, ())
     return bool(callers) and all(
         torchapi.EVAL_NAME.search(caller.name) or _mode(caller, partial(_is_call, call=call)) for caller, call in callers
     )
@@ -209,12 +210,19 @@ def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> boo
     return named and bool(running)
 
 
+def may_evaluate_alone(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether the name or the base of a function allows for one of the three that follow."""
+    predicts = function.owner is not None and function.name == "__call__" and PREDICTOR.search(function.owner.name)
+    named = torchapi.EVAL_NAME.search(function.name) or function.name == "prediction_step"
+    return bool(named or predicts or frameworks.is_process_function(facts.bindings, function))
+
+
 def evaluates_once(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a function in eval mode runs one forward over all data, called from a loop that trains, and returns no graph."""
     if not torchapi.EVAL_NAME.search(function.name) or forward.ctx.loops or is_unit_test(function) or facts.summaries.effects(function):
         return False
     training = any(
-        facts.effect_in(loop, caller, "backward") for caller, call in facts.summaries.callers().get(function, ()) for loop in call.ctx.loops
+        facts.effect_in(loop, caller, "backward") for caller, call in facts.summaries.callers.get(function, ()) for loop in call.ctx.loops
     )
     return training and _mode(function, lambda event: event is forward) and _returns_plain(facts, function)
 
@@ -284,7 +292,7 @@ def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
     returns = any(
         isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
     )
-    callers = (caller for caller, _ in facts.summaries.callers().get(function, ()))
+    callers = (caller for caller, _ in facts.summaries.callers.get(function, ()))
     if returns and any(facts.summaries.back_propagates(caller) for caller in callers):
         return True
     return returns_graph(facts, function) and trained_by_callers(facts, function)

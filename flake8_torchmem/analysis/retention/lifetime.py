@@ -8,7 +8,6 @@ from functools import cached_property
 
 from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, carriers
-from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.turns import Turn, backpropagates
 
 CONCATENATES = frozenset({"cat", "concat", "concatenate", "hstack", "vstack"})
@@ -50,7 +49,7 @@ class Lifetimes:
         self.bindings = evidence.bindings
         self.turn = turn
 
-    @memoized
+    @cached_property
     def growths(self) -> tuple[Growth, ...]:
         """All places that grow, by any kind of store."""
         return tuple(self._found())

@@ -14,13 +14,14 @@ from flake8_torchmem.analysis.flow import within_turn
 from flake8_torchmem.analysis.makers import makers
 from flake8_torchmem.analysis.retention.evaluation import evaluates, goes_over_data, proves_no_grad, returns_graph
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-STATE_NAME = re.compile(r"^(?:h|c|hc|hx|cx|hn|cn|h_?\d|c_?\d|[hc]_\w{1,4})$|hidden|(?:^|_)(?:hid|states?|carry)(?:$|_|\d)", re.I)
-CELL_NAME = re.compile(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
-CELL_FACTORY = re.compile(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
+STATE_NAME = Words(r"^(?:h|c|hc|hx|cx|hn|cn|h_?\d|c_?\d|[hc]_\w{1,4})$|hidden|(?:^|_)(?:hid|states?|carry)(?:$|_|\d)", re.I)
+CELL_NAME = Words(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
+CELL_FACTORY = Words(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
 
 
 @dataclass(frozen=True)

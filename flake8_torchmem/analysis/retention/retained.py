@@ -28,7 +28,7 @@ class Retained:
 def retained(facts: FileFacts) -> Iterator[Retained]:
     """Every growth of a place by tensors with graph that nothing back-propagates."""
     for function in facts.functions:
-        for growth in facts.lifetimes(function).growths():
+        for growth in facts.lifetimes(function).growths:
             if _carries_graph(facts, function, growth):
                 trained = _trained(facts, function, growth)
                 if trained or _evaluated(facts, function, growth):

@@ -15,16 +15,17 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.flow import solve
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-BEST = re.compile(r"(?:^|_)best(?:$|_|[A-Z])", re.I)
-MEANT_TO_STAY = re.compile(r"best|init|orig|start|before|old|prev|backup|saved|snapshot|clean|pretrained", re.I)
-TRAINS_BY_NAME = re.compile(r"(?:^|_)(?:train|fit|finetune|fine_tune|optimi[sz]e|learn)(?:$|_)(?!.*(?:eval|valid|test|mode))", re.I)
+BEST = Words(r"(?:^|_)best(?:$|_|[A-Z])", re.I)
+MEANT_TO_STAY = Words(r"best|init|orig|start|before|old|prev|backup|saved|snapshot|clean|pretrained", re.I)
+TRAINS_BY_NAME = Words(r"(?:^|_)(?:train|fit|finetune|fine_tune|optimi[sz]e|learn)(?:$|_)(?!.*(?:eval|valid|test|mode))", re.I)
 SHALLOW = frozenset({"dict", "OrderedDict", "collections.OrderedDict", "copy.copy"})
 WRAPPERS = (".module", "._orig_mod")
-UNWRAPS = re.compile(r"unwrap|de_?parallel|^getattr$")
+UNWRAPS = Words(r"unwrap|de_?parallel|^getattr$")
 MOVES = frozenset({"cpu", "to", "cuda", "half", "float", "double", "bfloat16"})
 READS_PARTS = frozenset({"items", "values", "get"})
 
