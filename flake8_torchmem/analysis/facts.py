@@ -13,7 +13,7 @@ from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.flow import Budget
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.retention.lifetime import Lifetimes
-from flake8_torchmem.analysis.summaries import Summaries
+from flake8_torchmem.analysis.summaries import EFFECTS, Summaries
 from flake8_torchmem.analysis.turns import MAX_CALLS, Turn, turn_around
 from flake8_torchmem.analysis.values import Values
 
@@ -56,7 +56,8 @@ class FileFacts:
     @cached_property
     def trains(self) -> bool:
         """Whether a backward, step or clear is anywhere in sight: without one there is nothing to say about gradients."""
-        return any(self.summaries.effects(function) for function in self.program.all_functions())
+        events = (event for function in self.program.all_functions() for event in function.events())
+        return any(isinstance(event, EFFECTS) for event in events)
 
     @cached_property
     def remedies(self) -> Remedies:
