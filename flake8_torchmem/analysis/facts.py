@@ -217,6 +217,13 @@ class FileFacts:
         return Reductions(self.evidence, self.summaries)
 
     @cached_property
+    def clips(self) -> bool:
+        """Whether anything in sight clips gradients."""
+        from flake8_torchmem.analysis.gradients.clipping import clips
+
+        return any(clips(self, function, event.call) for function in self.program.all_functions() for event in function.calls())
+
+    @cached_property
     def clip_effects(self) -> dict[ir.Function, frozenset[str]]:
         """What functions do to gradients, clips and unscaling included."""
         from flake8_torchmem.analysis.gradients import clipping
@@ -230,7 +237,7 @@ class FileFacts:
 
     def effect_in(self, loop: ir.Loop, function: ir.Function, effect: str) -> bool:
         """Whether a loop has a backward, step or zero, itself or in an in-file callee."""
-        return any(loop in event.ctx.loops and effect in self.summaries.effects_of(event, function) for event in function.events())
+        return any(effect in effects and loop in event.ctx.loops for event, effects in self.summaries.acting(function).items())
 
     def trains_each_turn(self, loop: ir.Loop, function: ir.Function) -> bool:
         """Whether every turn of the loop is one backward's worth: no further loop lies between, here or in the callee."""

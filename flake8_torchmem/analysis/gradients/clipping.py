@@ -81,7 +81,7 @@ class Clipping:
 
     def misplaced(self) -> Iterator[Misplaced]:
         """Clips in the wrong place, each once."""
-        for clip in self.clips if self.steps else ():
+        for clip in self.clips if self.steps and self.facts.clips else ():
             found = self._scaled(clip) or self._late(clip) or self._early(clip)
             if found is not None:
                 yield found
@@ -262,12 +262,12 @@ def _own_effect(facts: FileFacts, function: ir.Function, event: ir.Event) -> fro
         return frozenset()
     if "unscale" in event.call.method:
         return frozenset({"unscale"})
-    if _clips(facts, function, event.call):
+    if clips(facts, function, event.call):
         return frozenset({"clip"})
     return frozenset({"?"}) if _may_train(facts, function, event.call) else frozenset()
 
 
-def _clips(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
+def clips(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
     """Whether a call clips for sure, and does not only measure the norm."""
     path = facts.evidence.resolve(call.path or "", function)
     name = torchapi.last(path)

@@ -54,7 +54,7 @@ class Plan:
         stable = {part.text for edge, test in self.tests.items() if not self._changes(edge) for part in _all_parts(test)}
         # A plain name may come again in a callee.
         self.remembered = frozenset(text for text in self.names if text in stable or counts[text] > 1 or text.isidentifier())
-        binds = (event for event in function.events() if isinstance(event, ir.Bind))
+        binds = (event for event in function.events() if isinstance(event, ir.Bind)) if self.names else ()
         self.overwrites = {event: stale for event in binds if (stale := self._stale(event))}
         self.known = {event: frozenset(self._decided(event, parts)) for event in self.overwrites}
         self.events = {block.index: found for block in function.blocks if (found := tuple(self._kept(block, losses)))}
@@ -62,12 +62,10 @@ class Plan:
         self._onward: dict[ir.Block, tuple[ir.Block, ...]] = {}
 
     def _touching(self, losses: frozenset[str]) -> Iterator[tuple[ir.Invoke, Touch]]:
-        function = self.frame.function
-        for event in function.events():
-            if isinstance(event, ir.Invoke) and self.summaries.bindings.callee(event.call, function) is None:
-                touch = touches(event.call, self.frame, self.owners, losses)
-                if touch is not Touch.NOTHING:
-                    yield event, touch
+        for event in self.summaries.out_of_sight(self.frame.function):
+            touch = touches(event.call, self.frame, self.owners, losses)
+            if touch is not Touch.NOTHING:
+                yield event, touch
 
     def effects(self, event: ir.Event) -> frozenset[str]:
         """Which gradient events an event is, or leads to."""

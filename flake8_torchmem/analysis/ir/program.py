@@ -72,6 +72,13 @@ class Function:
         """The file that it is in."""
         return self.mark.file
 
+    def scopes(self) -> Iterator[Function]:
+        """The function, and those that it is nested in, innermost first."""
+        scope: Function | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
     def decorator(self, index: int) -> Site:
         """Where its decorator of this index stands, to be reported."""
         return Site(self.mark, self.decorated[index])
