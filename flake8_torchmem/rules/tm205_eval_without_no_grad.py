@@ -141,9 +141,7 @@ def _evaluates_alone(facts: FileFacts, function: ir.Function, forward: ir.Invoke
     return any(known(facts, function, forward) for known in (predicts_per_call, evaluates_once, evaluates_for_engine))
 
 
-def _evaluation_loop(
-    facts: FileFacts, function: ir.Function, forward: ir.Invoke, loops: list[ir.Loop], direct: bool
-) -> ir.Loop | None:
+def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke, loops: list[ir.Loop], direct: bool) -> ir.Loop | None:
     """The outermost of the loops that is around a forward and goes over data; for what a helper runs, by its iterable."""
     for loop in forward.ctx.loops:
         if loop not in loops:

@@ -42,7 +42,9 @@ class Plan:
         self.summaries = summaries
         function = frame.function
         self.touched = dict(self._touching(losses))
-        self._deciding = {id(cond) for event in function.events() if self._acts(event) for cond, _, _ in event.ctx.conds}
+        returns = (event for event in function.events() if isinstance(event, ir.Return))
+        self._acting: frozenset[ir.Event] = frozenset((*self.touched, *summaries.acting(function), *returns))
+        self._deciding = {id(cond) for event in self._acting for cond, _, _ in event.ctx.conds}
         self._deciding |= {id(cond) for loop in function.loops for cond in loop.skips}
         self.siblings: dict[ir.Edge, ir.Edge] = {}
         self.tests: dict[ir.Edge, conditions.Test] = {}
@@ -70,9 +72,6 @@ class Plan:
     def effects(self, event: ir.Event) -> frozenset[str]:
         """Which gradient events an event is, or leads to."""
         return self.summaries.effects_of(event, self.frame.function)
-
-    def _acts(self, event: ir.Event) -> bool:
-        return isinstance(event, ir.Return) or event in self.touched or bool(self.effects(event))
 
     def built(self, event: ir.Bind) -> bool:
         """Whether a binding makes a new optimizer: what the old one's parameters held is of no interest."""
@@ -116,14 +115,14 @@ class Plan:
             if isinstance(event, ir.Bind):
                 if event in self.overwrites or (event.place in losses and not self.frame.depth) or self.built(event):
                     yield event
-            elif not isinstance(event, ir.Return) and self._acts(event):
+            elif event in self._acting and not isinstance(event, ir.Return):
                 yield event
 
     def reachable(self, block: ir.Block) -> frozenset[ir.Event]:
         """Events that can still happen in this turn from the start of a block."""
         if block not in self._reach:
             events = (event for reached in within_turn(block) for event in reached.events)
-            self._reach[block] = frozenset(event for event in events if self._acts(event))
+            self._reach[block] = frozenset(event for event in events if event in self._acting)
         return self._reach[block]
 
     def onward(self, block: ir.Block) -> tuple[ir.Block, ...]:

@@ -213,6 +213,24 @@ class Context:
     handler: Handler | None = None
     accumulate: bool = False
 
+    def differing(
+        self,
+        loops: tuple[Loop, ...] | None = None,
+        grad: Grad | None = None,
+        cond: tuple[Expr, bool, int] | None = None,
+        handler: Handler | None = None,
+        accumulate: bool | None = None,
+    ) -> Context:
+        """This one with some of it changed, and a condition more."""
+        return Context(
+            self.file,
+            self.loops if loops is None else loops,
+            self.grad if grad is None else grad,
+            self.conds if cond is None else (*self.conds, cond),
+            self.handler if handler is None else handler,
+            self.accumulate if accumulate is None else accumulate,
+        )
+
     def conds_inside(self, loop: Loop | None) -> tuple[tuple[Expr, bool], ...]:
         """The conditions between this loop and the event."""
         depth = self.loops.index(loop) + 1 if loop in self.loops else 0
