@@ -5,8 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.lazy import Words
@@ -23,8 +22,7 @@ OPERATIONS: dict[str, Callable[[Any, Any], object]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Test:
+class Test(NamedTuple):
     """A condition with negations pushed inward.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -51,7 +50,7 @@ def findings(
             sure = _sure(still) if failed is None else sure
             # A remedy has to be right for all callers.
             remedies = {_key(code, report): report.remedy for code, report in still}
-            found = [(code, replace(report, remedy=remedies.get(_key(code, report)))) for code, report in found]
+            found = [(code, report._replace(remedy=remedies.get(_key(code, report)))) for code, report in found]
             failure = failure or failed
         found = [(code, report) for code, report in found if _key(code, report) in sure]
         yield from _findings(found, path, here, linked)
@@ -88,7 +87,7 @@ def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[s
         from flake8_torchmem.remedies import NoRemedy
 
         facts.fixing = False
-        found = [(code, replace(report, remedy=NoRemedy(f"what would mend it failed ({error!r})"))) for _, report in reports(code)]
+        found = [(code, report._replace(remedy=NoRemedy(f"what would mend it failed ({error!r})"))) for _, report in reports(code)]
         facts.fixing = True
         return found
 

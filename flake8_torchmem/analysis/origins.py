@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem.analysis import ir, paths
 
@@ -15,8 +14,7 @@ MAX_STEPS = 8
 Leads = Callable[[ir.Expr, ir.Function], Iterable["Origin"]]
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """A value with the function whose names it is written in. `optional`: one of several callers gives it."""
 
     value: ir.Expr

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
@@ -27,8 +26,7 @@ MAY_TRAIN = Words(r"train|learn|update|step|fit", re.I)
 MEASURES_FROM = 1000
 
 
-@dataclass(frozen=True)
-class Misplaced:
+class Misplaced(NamedTuple):
     """A clip in the wrong place.
 
     Attributes:

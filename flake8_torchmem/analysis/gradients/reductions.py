@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
@@ -25,8 +25,7 @@ COUNTS = frozenset({"sum", "numel", "size", "len", "count_nonzero"})
 IN_PLACE = frozenset({"div_", "mul_", "true_divide_"})
 
 
-@dataclass(frozen=True)
-class Reduced:
+class Reduced(NamedTuple):
     """What is known of a loss.
 
     Attributes:
@@ -56,12 +55,12 @@ def every(parts: Iterable[Reduced]) -> Reduced:
 def total(parts: Iterable[Reduced]) -> Reduced:
     """A sum: the mean in it counts, whatever is added to it."""
     found = list(parts)
-    return replace(every(found), mean=any(part.mean for part in found))
+    return every(found)._replace(mean=any(part.mean for part in found))
 
 
 def divided(part: Reduced, divisor: ir.Expr) -> Reduced:
     """A quotient. Of a sum of several losses the divisor may be their number: it says nothing."""
-    return replace(part, divisors=(*part.divisors, divisor if len(part.calls) == 1 else ir.Opaque()))
+    return part._replace(divisors=(*part.divisors, divisor if len(part.calls) == 1 else ir.Opaque()))
 
 
 class Reductions:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flake8_torchmem.reach import is_within, read_regular, top_of
 from flake8_torchmem.source import SourceError, decode
@@ -38,8 +39,7 @@ class Trace:
         self.asked |= other.asked
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(NamedTuple):
     """A folder's Python files, folders and marks of a project; and its folders that are no links, sorted."""
 
     names: frozenset[str] = frozenset()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem.analysis.imports.disk import MARKERS, Disk, Trace
 from flake8_torchmem.analysis.imports.outline import Outline, outline
@@ -79,8 +79,7 @@ class Allowance:
         self.left -= characters
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A definition: the outline of its file, its name there, and its name in the project."""
 
     outline: Outline

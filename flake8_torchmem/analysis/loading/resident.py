@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -36,8 +35,7 @@ INDICES = Words(r"idx|ind(?:ex|ices)|sampler|order|perm", re.I)
 SPLITS = frozenset({"split", "chunk"})
 
 
-@dataclass(frozen=True)
-class Resident:
+class Resident(NamedTuple):
     """A data set on the device: what was moved, by which call, and who takes batches of it: a loop, or a `reader` by its name."""
 
     name: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -20,8 +19,7 @@ TENSOR_FACTORY = Words(r"^torch\.(?:zeros|ones|empty|full|rand|randn|tensor|zero
 STORES = frozenset({"append", "extend", "setitem"})
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A value with graph at a place that outlives the step.
 
     Attributes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
@@ -25,8 +24,7 @@ CLASSES_AND_CALLABLES = frozenset({"Callable", "type", "Type", "Literal"})
 WORDS = regex(r"[A-Za-z_][\w.]*")
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What a cache keeps.
 
     Attributes:

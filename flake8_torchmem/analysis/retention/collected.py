@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -23,8 +22,7 @@ WHOLE_DATA = Words(r"loader|dataset|(?:^|_)(?:train|test|val|valid|eval)?_?(?:dl
 FRESH = frozenset({"randn", "rand", "randn_like", "randint", "normal", "sample"})
 
 
-@dataclass(frozen=True)
-class Collected:
+class Collected(NamedTuple):
     """An output, or the part of what is stored that is one, in a place that grows by it in every turn."""
 
     site: ir.Site

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -20,8 +19,7 @@ ENDS_TRAINING = Words(r"(?:train|fit|training)_end$|^after_(?:train|fit|training
 COPIES = frozenset({"deepcopy", "clone", "cpu", "to", "numpy"})
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A snapshot in an attribute, for later calls.
 
     Attributes:

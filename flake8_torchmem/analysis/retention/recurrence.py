@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -24,8 +23,7 @@ CELL_NAME = Words(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
 CELL_FACTORY = Words(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
 
 
-@dataclass(frozen=True)
-class Carried:
+class Carried(NamedTuple):
     """A state that goes from turn to turn with its graph.
 
     Attributes:
@@ -77,7 +75,7 @@ class Recurrence:
             found = [self._over_turns(event, state, made) or self._over_calls(event, state, made) for state in states]
             carried = [each for each in found if each is not None]
             if carried and self._is_model(event):  # asked last: few calls hand on what they made
-                yield replace(carried[0], states=tuple(each.state for each in carried))
+                yield carried[0]._replace(states=tuple(each.state for each in carried))
 
     @cached_property
     def results(self) -> set[ir.Call]:
