@@ -55,7 +55,7 @@ GUARDS = regex(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
 
 
-@dataclass
+@dataclass(eq=False)
 class Selection:
     """What is to be lowered.
 

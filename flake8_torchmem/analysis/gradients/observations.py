@@ -29,7 +29,7 @@ class Wipe(NamedTuple):
     owner: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Observations:
     """What was seen on all paths from one function.
 

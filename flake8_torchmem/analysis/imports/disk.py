@@ -24,7 +24,7 @@ LISTING, TEXT, SEARCH = "listing", "text", "search"
 Question = tuple[str, str]
 
 
-@dataclass
+@dataclass(eq=False)
 class Trace:
     """What was asked while something was computed.
 
@@ -46,7 +46,7 @@ class Folder(NamedTuple):
     inner: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(eq=False)
 class Disk:
     """The disk as one run sees it.
 

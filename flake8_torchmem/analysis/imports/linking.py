@@ -25,7 +25,7 @@ IDLE = Words(r"^_?(?:is|has|requires?|get_logger|log|print|warn|deprecat\w*|add_
 MAX_DEFINITION = 60_000
 
 
-@dataclass
+@dataclass(eq=False)
 class Linked:
     """What linking adds to the facts of a file.
 

@@ -87,7 +87,7 @@ class Place(NamedTuple):
     full: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Definition:
     """A lowered definition of an imported file, with what its header says of a class."""
 
@@ -96,7 +96,7 @@ class Definition:
     guarded: frozenset[str]
 
 
-@dataclass
+@dataclass(eq=False)
 class Project:
     """Everything that imports can reach, read lazily, each file once.
 

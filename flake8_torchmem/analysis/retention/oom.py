@@ -29,7 +29,7 @@ NO_ATTEMPT = regex(
 LETS_GO = frozenset({"clear_frames", "with_traceback", "cpu"})
 
 
-@dataclass
+@dataclass(eq=False)
 class OomHandler:
     """An `except` clause on the paths that follow an out-of-memory error: its events there, in source order, and the tried events."""
 
