@@ -89,9 +89,10 @@ class Baseline:
         return Baseline(self.path, {**self.counts, **{entry: found for entry, (_, found) in stale.items()}})
 
     def renewed(self, findings: Iterable[Located], judged: Callable[[Entry], bool]) -> Baseline:
-        """What a run found, and of the rest what it could not have found."""
+        """What a run found, and of the rest what it could not have found, or not all of it."""
         left = {entry: count for entry, count in self.counts.items() if not judged(entry)}
-        return Baseline(self.path, {**left, **self.counted(findings)})
+        found = self.counted(findings)
+        return Baseline(self.path, {entry: max(left.get(entry, 0), found.get(entry, 0)) for entry in (*left, *found)})
 
     @property
     def data(self) -> bytes:

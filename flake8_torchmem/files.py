@@ -116,8 +116,16 @@ def _unique(paths: list[str]) -> list[str]:
 
 def unreadable(path: str, cause: str, line: int | None = None) -> FileError:
     """The entry for a file that could not be checked: one line that names file, line and cause."""
-    place = path if line is None else f"{path}:{line}"
-    return FileError(path, f"{place}: {UNREADABLE_FILE.code} [{UNREADABLE_FILE.name}] {' '.join(cause.split())}", line)
+    return _error(path if line is None else f"{path}:{line}", path, cause, line)
+
+
+def unreadable_cell(path: str, cell: int, line: int, row: int, cause: str) -> FileError:
+    """The same for a cell of a notebook whose other cells were checked: `line` is in the cell, `row` in the file."""
+    return _error(f"{path}:cell {cell}:{line}", path, cause, row, cell)
+
+
+def _error(place: str, path: str, cause: str, line: int | None, cell: int | None = None) -> FileError:
+    return FileError(path, f"{place}: {UNREADABLE_FILE.code} [{UNREADABLE_FILE.name}] {' '.join(cause.split())}", line, cell)
 
 
 def cannot(verb: str, name: str, error: OSError) -> FileError:

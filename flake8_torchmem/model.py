@@ -99,14 +99,16 @@ class Fix(NamedTuple):
 
 
 class FileError(NamedTuple):
-    """A file that could not be checked.
+    """A file, or a cell of a notebook, that could not be checked.
 
     Attributes:
         path: the file as the caller named it.
         message: one line that names file, line and cause.
-        line: where the cause is, if that is known.
+        line: of the file, where the cause is, if that is known.
+        cell: of a notebook whose other cells were checked.
     """
 
     path: str
     message: str
     line: int | None = None
+    cell: int | None = None

@@ -36,7 +36,7 @@ SCHEMA = {
                 "type": "object",
                 "additionalProperties": False,
                 "required": ["path", "message"],
-                "properties": {"path": TEXT, "message": TEXT},
+                "properties": {"path": TEXT, "message": TEXT, "cell": POSITION},
             },
         },
         "findings": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -70,6 +71,19 @@ def test_led_by_coverage() -> None:
     assert inputs > 2
     assert int(reached.split()[0]) > 100
     assert not failed
+
+
+def test_seeded_bugs_are_drawn_from_all_files_in_turn(tmp_path: Path) -> None:
+    for name in ("a", "b", "nothing"):
+        (tmp_path / f"{name}.py").write_text(f"# {name}\n" + (UNCLEARED if name != "nothing" else "with torch.no_grad():\n    pass\n"))
+    first, again = (list(islice(seeds.with_bugs([str(tmp_path)], Random(1)), 16)) for _ in range(2))
+    assert first == again
+    assert {data[:4] for data in first} == {b"# a\n", b"# b\n"}
+    assert len(set(first)) > 2
+    assert all(is_python(data.decode()) for data in first)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").unlink()
+    assert not list(seeds.with_bugs([str(tmp_path)], Random(1)))
 
 
 def test_mutants_are_programs_for_the_most_part_and_the_same_for_the_same_seed() -> None:

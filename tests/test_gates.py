@@ -51,6 +51,29 @@ def main():
     return DataLoader(Images(), num_workers=args.workers)
 """
 
+BUILT_FAR_FROM_THE_CONSTRUCTOR = """
+import torch
+
+
+class Model:
+    def __init__(self, options):
+        self.options = options
+        self.begin()
+
+    def begin(self):
+        self.net.train()
+        self.set_up()
+
+    def set_up(self):
+        parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        self.optimizer = self.get_optimizer(parameters, **self.options)
+
+    def optimize(self, batch):
+        loss = self.criterion(self.net(batch))
+        loss.backward()
+        self.optimizer.step()
+"""
+
 
 def found(text: str) -> set[tuple[str, int, int]]:
     """Code and place of what any rule says."""
@@ -102,3 +125,10 @@ def test_other_options_are_not_read() -> None:
     kept = [ast.unparse(statement) for statement in options.trimmed().body]  # type: ignore[attr-defined]
     assert [line.split("'")[1] for line in kept if "add_argument(" in line] == ["--workers"]
     assert len(kept) == 3
+
+
+def test_what_builds_an_optimizer_is_seen_however_it_is_reached() -> None:
+    """Nothing in the class clears, which is known only if the class is seen to build the optimizer."""
+    text = BUILT_FAR_FROM_THE_CONSTRUCTOR
+    assert {code for code, *_ in found(text)} == {"TM101"}
+    assert not lost(text)

@@ -80,6 +80,7 @@ def test_check_goes_on_and_says_what_it_left(checked: tuple[Ground, list[str], R
         "sparse.ipynb": "larger than 100,000,000 bytes",
         "statements.py": "more than 1,200,000 names, numbers and brackets",
         "deep.ipynb": "not valid JSON",
+        "broken.ipynb": "too many nested parentheses",
         "magics.ipynb": "too many lines that are no Python",
         "coding_utf-7.py": "ASCII is not written as ASCII",
         "coding_punycode.py": "ASCII is not written as ASCII",

@@ -64,7 +64,7 @@ def write_many(folder: Path, count: int) -> list[str]:
 
 
 def codes(results: list[FileResult]) -> list[tuple[str, list[str], bool]]:
-    return [(Path(result.name).name, [located.finding.code for located in result.findings], result.error is not None) for result in results]
+    return [(Path(result.name).name, [located.finding.code for located in result.findings], bool(result.errors)) for result in results]
 
 
 @pytest.fixture

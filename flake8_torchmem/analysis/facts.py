@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.loading.placement import Placement
     from flake8_torchmem.analysis.mended import Remedies
     from flake8_torchmem.analysis.retention.outputs import Outputs
+    from flake8_torchmem.analysis.retention.readers import Readers
     from flake8_torchmem.analysis.retention.retained import Retained
 
 
@@ -65,6 +66,13 @@ class FileFacts:
         from flake8_torchmem.analysis.mended import Remedies
 
         return Remedies(self)
+
+    @cached_property
+    def readers(self) -> Readers:
+        """Which functions read or call what."""
+        from flake8_torchmem.analysis.retention.readers import Readers
+
+        return Readers(self.bindings)
 
     @cached_property
     def budget(self) -> Budget:

@@ -50,6 +50,7 @@ BINDS = regex(r"\(|cuda|workers", re.I)
 NAME = regex(r"[A-Za-z_]\w*")
 CUTS = regex(r"detach|repackage|\.data\b|no_grad|inference_mode")
 FILLS = regex(r"\bself\.(\w+)[^\n=]{0,500}(?:\.(?:append|extend)\b|\]\s*=[^=])")
+STEPS = regex(r"\bself\s*\.\s*(\w+)[^\n=]{0,500}\.\s*step\b")
 EMPTIES = regex(r"\.clear\b|\.pop\w*\b|=\s*(?:\[\]|\{\}|list\(|dict\(|defaultdict\()")
 GUARDS = regex(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
@@ -104,6 +105,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
     # A caller that is one turn: its loop lies further up.
     chosen |= callers | _callers(units, {unit for unit in callers if len(unit.text) < MAX_TURN or not _loops(unit.text)})
     chosen |= _callees(units, chosen)
+    chosen |= _builders(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
     chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
     chosen = {unit for unit in chosen if _short(unit)}
@@ -246,6 +248,17 @@ def _readers(units: list[Unit], matched: list[Unit]) -> set[Unit]:
     """Methods that get at a list which another method of their class fills."""
     filled = {(unit.cls, name) for unit in matched for name in FILLS.findall(unit.text)}
     return {unit for unit in units if filled and any(unit.cls is cls and f"self.{name}" in unit.text for cls, name in filled)}
+
+
+def _builders(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
+    """Methods that bind an attribute which a chosen one steps: by them it is known whether the class builds its optimizer."""
+    stepped = {name for unit in chosen if unit.cls is not None and "step" in unit.text for name in STEPS.findall(unit.text)}
+    if not stepped:
+        return set()
+    binds = re.compile(rf"\bself\s*\.\s*(?:{'|'.join(sorted(stepped))})\b[^\n=]{{0,100}}=(?!=)")
+    return {
+        unit for unit in units if unit.cls is not None and unit not in chosen and len(unit.text) < MAX_CALLER and binds.search(unit.text)
+    }
 
 
 def _callers(units: list[Unit], chosen: set[Unit]) -> set[Unit]:

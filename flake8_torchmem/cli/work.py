@@ -76,18 +76,17 @@ class Work:
             raise click.ClickException(f"--dask: {printable(str(error))}") from error
 
     def report(self, sources: Sources, settings: Settings, stdin_name: str) -> tuple[Report, list[str]]:
-        """What comes of all files, and the names of those that were checked. Arguments and errors are as for `results`."""
+        """What comes of all files, and the names of those that were checked, all of them. Arguments and errors are as for `results`."""
         findings: list[Located] = []
         errors = list(sources.errors)
         checked: list[str] = []
         results = self.results(sources.files, settings, stdin_name)
         with closing(results), closing(with_progress(results, len(sources.files))) as shown:
             for result in shown:
-                if result.error is not None:
-                    errors.append(result.error)
-                else:
+                errors += result.errors
+                findings += result.findings
+                if not result.errors:
                     checked.append(result.name)
-                    findings += result.findings
         listed = [one for one in errors if one.path in sources.missing or UNREADABLE_FILE.code in settings.enabled_codes(one.path)]
         return Report(findings, listed, len(checked)), checked
 

@@ -29,9 +29,9 @@ class CellsDocument(Document):
         """The program in the bytes of a notebook.
 
         Raises:
-            SourceError: they are no notebook.
+            SourceError: they are no notebook, or a cell is broken: what is used there is not known, so nothing is changed.
         """
-        found = Notebook.of(data)
+        found = Notebook.of(data).whole()
         return cls(found.text, "utf-8", found, found)
 
     @property

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from flake8_torchmem.fixes.blame import apart
 from flake8_torchmem.fixes.document import Document, carried, overlap
 from flake8_torchmem.fixes.names import idle, without_imports
 from flake8_torchmem.fixes.plan import BY_HAND, Planned, plan, safety_of
@@ -18,7 +19,9 @@ from flake8_torchmem.remedies import Decorate, Guard, NoRemedy, Remedy
 MAX_ROUNDS = 10
 WORD = re.compile(r"\w+")
 MAX_CONSEQUENCES = 3
-MAX_TRIED = 20_000_000  # characters that are checked in all attempts together: hundreds of fixes that do not go together end here
+MAX_TRIED = 1_000_000  # characters that are checked in all attempts together: hundreds of fixes that do not go together end here
+MIN_ATTEMPTS = 4
+TOO_MANY = "too many fixes were tried in this file"
 SAFE_ONLY = frozenset({Safety.SAFE})
 UNSAFE_TOO = frozenset({Safety.SAFE, Safety.UNSAFE})
 
@@ -67,7 +70,8 @@ class Rounds:
         self.allowed = allowed
         self.wanted = wanted
         self.refused: dict[Identity, str] = {}
-        self.tried = 0
+        self.doubted: dict[Identity, tuple[tuple[str, ...], str]] = {}
+        self.tried = self.attempts = 0
         self.agreed: set[Identity] = set()
 
     def run(self, document: Document) -> Outcome:
@@ -147,6 +151,10 @@ class Rounds:
             except Refused as refusal:
                 self.refused[identity] = str(refusal)
                 continue
+            texts, reason = self.doubted.get(identity, ((), ""))
+            if reason and texts == _texts(each):
+                self.refused[identity] = reason  # that is what was tried together with what has been made
+                continue
             if any(overlap(edit.span, other.span) for edit in each.fix.edits for earlier in found for other in earlier.fix.edits):
                 continue  # in a later round
             if identity in self.agreed or self.wanted(each, document):
@@ -159,29 +167,43 @@ class Rounds:
     def _made(
         self, document: Document, findings: Sequence[Finding], planned: Sequence[Planned]
     ) -> tuple[Document, list[Finding], list[Planned]] | None:
-        """Guards first, as what they guard may need nothing more; else all at once; else the first one that does well alone."""
+        """Guards first, as what they guard may need nothing more; else as many as do well together."""
         guards = [each for each in planned if _guards(each)]
-        first = [guards] if 0 < len(guards) < len(planned) else []
-        tries = [*first, list(planned), *([each] for each in planned if len(planned) > 1)]
-        for attempt in tries:
-            self.tried += len(document.text)
-            if self.tried > MAX_TRIED:
-                self.refused |= {_identity(each.finding): "too many fixes were tried in this file" for each in planned}
-                return None
-            made = self._tried(document, findings, attempt)
-            if made is not None:
-                return made
-        return None
+        made = self._together(document, findings, guards) if 0 < len(guards) < len(planned) else None
+        return made or self._together(document, findings, planned)
 
-    def _tried(
-        self, document: Document, findings: Sequence[Finding], planned: list[Planned]
+    def _together(
+        self, document: Document, findings: Sequence[Finding], planned: Sequence[Planned]
     ) -> tuple[Document, list[Finding], list[Planned]] | None:
-        try:
-            return self._checked(document, findings, planned)
-        except Refused as refusal:
-            if len(planned) == 1:
-                self.refused[_identity(planned[0].finding)] = str(refusal)
-            return None
+        """All at once, else one part after the other, each with those that have done well before: a few bad ones cost few attempts."""
+        made, good = None, list[Planned]()
+        failed: dict[frozenset[int], Refused] = {}
+        alone: list[tuple[Planned, str, int]] = []
+        pending = [list(planned)]
+        while pending:
+            group = pending.pop()
+            attempt = [*good, *group]
+            known = frozenset(map(id, attempt))
+            if known not in failed:
+                if self.attempts >= MIN_ATTEMPTS and self.tried > MAX_TRIED:
+                    self.refused |= {_identity(each.finding): TOO_MANY for left in (group, *pending) for each in left}
+                    break
+                self.attempts += 1
+                try:
+                    made, good = self._checked(document, findings, attempt), attempt
+                    continue
+                except Refused as refusal:
+                    failed[known] = refusal
+            if len(group) > 1:
+                pending += reversed(apart(document, group, attempt, findings, failed[known].come))
+            else:
+                alone.append((group[0], str(failed[known]), len(good)))
+        for each, reason, beside in alone:
+            if not good:
+                self.refused[_identity(each.finding)] = reason
+            elif beside == len(good):  # what has been made since might help
+                self.doubted[_identity(each.finding)] = (_texts(each), reason)
+        return made
 
     def _checked(
         self, document: Document, findings: Sequence[Finding], planned: Sequence[Planned], depth: int = 0
@@ -194,6 +216,7 @@ class Rounds:
             Refused: it is not right, and why.
         """
         after = document.edited([edit for each in planned for edit in each.fix.edits])
+        self.tried += len(after.text)
         try:
             ast.parse(after.normal)
         except (SyntaxError, ValueError, RecursionError) as error:
@@ -211,20 +234,22 @@ class Rounds:
             fresh = [finding for finding in come if (finding.code, finding.message) not in before]
             further = self._consequences(after, fresh)
             if further:
-                again = self._checked(after, [*_without(now, fresh), *fresh[: len(further)]], further, depth + 1)
+                try:
+                    again = self._checked(after, [*_without(now, fresh), *fresh[: len(further)]], further, depth + 1)
+                except Refused as refusal:
+                    raise Refused(str(refusal), come) from refusal
                 return again[0], again[1], [*planned, *again[2]]
-        raise Refused(_complaint(come[0], [each.finding.code for each in planned]))
+        raise Refused(_complaint(come[0], [each.finding.code for each in planned]), come)
 
     def _consequences(self, document: Document, findings: Sequence[Finding]) -> list[Planned]:
         """Fixes of all that a fix has brought; none if one of them cannot be had."""
-        found = []
+        if not all(isinstance(each.remedy, Remedy) and each.code in self.codes and safety_of(each) in self.allowed for each in findings):
+            return []
         try:
             syntax = Syntax(document.normal)
-            for finding in findings:
-                if finding.code not in self.codes or safety_of(finding) not in self.allowed:
-                    return []
-                found.append(plan(finding, syntax))
-                document.admit(found[-1].fix.edits)
+            found = [plan(finding, syntax) for finding in findings]
+            for each in found:
+                document.admit(each.fix.edits)
         except Refused:
             return []
         return found
@@ -238,12 +263,17 @@ class Rounds:
         """What was decided about findings holds where edits have moved them; on a line that has become another one, it is decided anew."""
         lines = carried(before, after)
         self.refused = {(code, lines[line], column): why for (code, line, column), why in self.refused.items() if line in lines}
+        self.doubted = {(code, lines[line], column): said for (code, line, column), said in self.doubted.items() if line in lines}
         self.agreed = {(code, lines[line], column) for code, line, column in self.agreed if line in lines}
 
 
 def _identity(finding: Finding) -> Identity:
     """What a finding is known by in one text: two on lines that read alike are not the same."""
     return finding.code, finding.span.line, finding.span.column
+
+
+def _texts(planned: Planned) -> tuple[str, ...]:
+    return tuple(edit.text for edit in planned.fix.edits)
 
 
 def _guards(planned: Planned) -> bool:

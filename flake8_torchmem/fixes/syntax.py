@@ -13,7 +13,7 @@ import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from flake8_torchmem.fixes.readable import readable
-from flake8_torchmem.model import Span
+from flake8_torchmem.model import Finding, Span
 from flake8_torchmem.source import parse
 
 Node = TypeVar("Node", bound=cst.CSTNode)
@@ -28,7 +28,16 @@ _PLACE = re.compile(r"parser error: error at (\d+):")
 
 
 class Refused(Exception):  # noqa: N818 - a decision, no error
-    """An edit that cannot be made; its text is the reason, one clause."""
+    """An edit that cannot be made; its text is the reason, one clause.
+
+    Args:
+        reason: its text.
+        come: what it has brought.
+    """
+
+    def __init__(self, reason: str, come: Sequence[Finding] = ()) -> None:
+        super().__init__(reason)
+        self.come = tuple(come)
 
 
 class Syntax:

@@ -37,7 +37,7 @@ def _unchecked(error: FileError) -> dict[str, object]:
     return {
         "description": printable(error.message),
         "check_name": UNREADABLE_FILE.name,
-        "fingerprint": digest(path, UNREADABLE_FILE.code),
+        "fingerprint": digest(path, UNREADABLE_FILE.code, *([] if error.cell is None else [str(error.cell)])),
         "severity": _LEVELS[UNREADABLE_FILE.severity],
         "location": {"path": path, "lines": {"begin": error.line or 1}},
     }

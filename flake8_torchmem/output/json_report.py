@@ -40,9 +40,9 @@ def finding_entry(finding: Finding) -> dict[str, str | int]:
     }
 
 
-def error_entry(error: FileError) -> dict[str, str]:
-    """One file that could not be checked."""
-    return {"path": valid(error.path), "message": valid(error.message)}
+def error_entry(error: FileError) -> dict[str, str | int]:
+    """One file, or cell of a notebook, that could not be checked."""
+    return {"path": valid(error.path), **({} if error.cell is None else {"cell": error.cell}), "message": valid(error.message)}
 
 
 def valid(text: str) -> str:

@@ -111,7 +111,7 @@ def summary(report: Report) -> str:
     """One line: how much was found, in how many files."""
     files = len({located.finding.path for located in report.findings})
     found = f"{count(len(report.findings), 'finding')} in {count(files, 'file')}" if report.findings else "no findings"
-    unchecked = f"; {len(report.errors)} could not be checked" if report.errors else ""
+    unchecked = f"; {len({error.path for error in report.errors})} could not be checked" if report.errors else ""
     return f"{found}; {count(report.files_checked, 'file')} checked{unchecked}"
 
 

@@ -23,7 +23,7 @@ INTERNAL_ERROR = Rule(
 UNREADABLE_FILE = Rule(
     code="TM901",
     name="unreadable-file",
-    summary="the file cannot be read, decoded or parsed",
+    summary="the file, or a cell of a notebook, cannot be read, decoded or parsed",
     severity=Severity.ERROR,
     default=True,
     since="0.1.0",
@@ -50,12 +50,13 @@ The file counts as unchecked: other defects in it may have been missed. All othe
 Report it with the file, or the smallest part of it that still fails. Until it is fixed, `--ignore TM900` (or flake8's
 per-file-ignores) accepts the unchecked file.
 """,
-    UNREADABLE_FILE.code: """TM901 unreadable-file: the file cannot be read, decoded or parsed
+    UNREADABLE_FILE.code: """TM901 unreadable-file: the file, or a cell of a notebook, cannot be read, decoded or parsed
 
 ## What it does
 
 Lists a file that could not be checked: it cannot be read, its bytes do not fit its declared encoding, or it is not valid
 Python for the interpreter that runs the checker. The message names the file, the line where there is one, and the cause.
+Of a notebook each cell that is neither Python nor IPython's is listed, up to 100 of them, and the other cells are checked.
 `torchmem check` alone reports it; flake8 has E902 and E999 for the same files.
 
 ## Why it matters

@@ -124,7 +124,7 @@ class _Run:
         try:
             return Source(name, read(path), path != STDIN)
         except OSError as error:
-            return FileResult(name, error=cannot("read", name, error))
+            return FileResult(name, errors=(cannot("read", name, error),))
 
 
 class _Alone:

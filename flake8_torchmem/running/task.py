@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from flake8_torchmem import __version__, check_source
-from flake8_torchmem.files import SUFFIX_OF_NOTEBOOKS, unreadable
+from flake8_torchmem.files import SUFFIX_OF_NOTEBOOKS, unreadable, unreadable_cell
 from flake8_torchmem.model import FileError, Finding
 from flake8_torchmem.output import Located, locate
 from flake8_torchmem.rules.internal import INTERNAL_ERROR, internal_error
@@ -33,11 +33,11 @@ class Source:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What came of one file: its findings, or why it could not be checked."""
+    """What came of one file: its findings, and why it, or cells of it, could not be checked."""
 
     name: str
     findings: tuple[Located, ...] = ()
-    error: FileError | None = None
+    errors: tuple[FileError, ...] = ()
 
 
 Chunk = list[Source | FileResult]
@@ -151,7 +151,7 @@ class _Checker:
             text = decode(source.data)
             findings = self.find(text, place)
         except SourceError as error:
-            return FileResult(source.name, error=unreadable(source.name, str(error), error.line))
+            return FileResult(source.name, errors=(unreadable(source.name, str(error), error.line),))
         # A remedy is for whoever mends, and is as large as all the rest.
         plain = [replace(finding, path=source.name, remedy=None) for finding in findings]
         return FileResult(source.name, tuple(locate(plain, text)))
@@ -160,10 +160,10 @@ class _Checker:
         from flake8_torchmem.notebooks import Notebook
 
         notebook = Notebook.of(source.data)
-        plain = [replace(finding, path=source.name, remedy=None) for finding in self.find(notebook.text, place)]
-        found = locate(plain, notebook.text)
+        findings = [finding for finding in self.find(notebook.text, place) if notebook.is_sure(finding)]
+        found = locate([replace(finding, path=source.name, remedy=None) for finding in findings], notebook.text)
         inner = (replace(each, finding=notebook.located(each.finding), line=notebook.line(each.finding.span.line)) for each in found)
-        return FileResult(source.name, tuple(inner))
+        return FileResult(source.name, tuple(inner), tuple(unreadable_cell(source.name, *each) for each in notebook.complaints()))
 
     def complaints(self) -> list[str]:
         """What there is to say since it was last asked for; what was found is written to the cache before."""

@@ -22,8 +22,6 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks.recall import sample
-from tests.benchmarks.seeding.operators import OPERATORS
 from tests.fuzz import seeds
 from tests.fuzz.extremes import programs
 from tests.fuzz.judge import SECONDS, Judge
@@ -73,7 +71,7 @@ def _inputs(options: argparse.Namespace) -> Iterator[bytes]:
     if options.by == "extremes":
         return (text.encode() for _, text in programs())
     if options.by == "bugs":
-        return (one.text.encode() for one in sample(options.folders, frozenset(OPERATORS), 0, options.seed))
+        return seeds.with_bugs(options.folders, Random(options.seed))
     mutator = Mutator([*seeds.own(), *seeds.of_folders(options.folders)], Random(options.seed))
     return (mutator.mutant() for _ in itertools.count())
 

@@ -150,6 +150,7 @@ def nasty(ground: Ground) -> None:
             "magics.ipynb": notebook("".join(f"!ls {number}\n" for number in range(20_000))),
             "marks.ipynb": notebook("".join(f"# IPython{'_' * number}:\n" for number in range(1_000))),
             "spaces.ipynb": notebook("if x\n" + " " * 200_000 + "=\n%ls"),
+            "broken.ipynb": notebook("import a\nx(\n" * 50_000),
             "noqa.py": LEAKY + "TEXT = '''" + "\n# noqa: A1, B2" * 60_000 + "'''\n",
             "brackets.py": LEAKY + f"def fill(self, out):\n    for x in loader:\n        out.append(x)\n    return '{'[' * 150_000}'\n",
             "selves.py": LEAKY + f"def fill(self, out):\n    for x in loader:\n        out.append(x)\n    return '{'self.a ' * 20_000}'\n",

@@ -53,11 +53,12 @@ def faults(facts: FileFacts) -> Iterator[Fault]:
     everywhere = tuple(facts.program.all_functions())
     if not facts.windows or any(map(rescales, everywhere)):
         return
+    divisors = {name for function in everywhere for name in rate_divisors(function)}
     for window in facts.windows:
         number = facts.periods.number(window.size, window.function)
         if window.size is None or (number is not None and number <= 1) or window.fires is Fires.INVERTED:
             continue
-        if _on_purpose(window) or any(divides_rate(function, window.size) for function in everywhere):
+        if _on_purpose(window) or not divisors.isdisjoint(map(torchapi.last, ir.names(window.size))):
             continue
         for function in facts.functions:
             for event in function.events():
@@ -123,13 +124,12 @@ def rescales(function: ir.Function) -> bool:
     return False
 
 
-def divides_rate(function: ir.Function, size: ir.Expr) -> bool:
-    """Whether a learning rate is divided by a number of micro-batches."""
-    wanted = {torchapi.last(path) for path in ir.names(size)}
+def rate_divisors(function: ir.Function) -> Iterator[str]:
+    """What a learning rate is divided by, by the last parts of its names."""
     rates = [event.value for event in function.events() if isinstance(event, (ir.Bind, ir.Store)) and RATE.search(event.place)]
     calls = (
         node for event in function.events() if isinstance(event, ir.Bind) for node in ir.walk(event.value) if isinstance(node, ir.Call)
     )
     rates += [value for call in calls for key, value in call.kwargs.items() if RATE.search(key)]
     quotients = (node for rate in rates for node in ir.walk(rate) if isinstance(node, ir.Op) and node.op == "/")
-    return any(torchapi.last(path) in wanted for quotient in quotients for path in ir.names(quotient.args[1]))
+    return (torchapi.last(path) for quotient in quotients for path in ir.names(quotient.args[1]))

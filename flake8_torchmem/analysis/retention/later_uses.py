@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -14,6 +14,7 @@ from flake8_torchmem.lazy import Words, regex
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
+Key = TypeVar("Key", bound=Hashable)
 MAX_ROUNDS = 8
 SINGLE = frozenset({"float", "int", "bool"})
 TELLS = frozenset({"print", "str", "repr", "format", "torch.tensor", "torch.full"})
@@ -69,16 +70,19 @@ class LaterUses:
     def __init__(self, facts: FileFacts, function: ir.Function, place: str, boxed: bool = False) -> None:
         self.facts = facts
         self.uses: set[Use] = set()
-        self.held: dict[tuple[ir.Function, str], Holds] = {}
+        self.held: dict[ir.Function, dict[str, Holds]] = {}
         self.attributes: dict[str, Holds] = {}
         self.returned: dict[tuple[ir.Function, int | None], Holds] = {}
         self.function = function
+        self._reached: set[ir.Function] = set()  # the others have nothing of the value: whole files are read for each value that is mended
+        self._known = 0
         self._hold(function, place, Holds.BOX if boxed else Holds.VALUE)
         for _ in range(MAX_ROUNDS):
-            before = (len(self.held), len(self.attributes), len(self.returned))
-            for each in facts.program.all_functions():
-                self._read(each)
-            if before == (len(self.held), len(self.attributes), len(self.returned)):
+            before = self._known
+            for each in facts.readers.functions:
+                if each in self._reached:
+                    self._read(each)
+            if before == self._known:
                 return
         self.uses.add(Use.TENSOR)
 
@@ -90,10 +94,22 @@ class LaterUses:
     def _hold(self, function: ir.Function, place: str, holds: Holds) -> None:
         """A place holds it from now on, in every function that sees the place."""
         if place.startswith("self."):
-            self.attributes.setdefault(place.removeprefix("self."), holds)
+            name = place.removeprefix("self.")
+            if self._is_new(self.attributes, name, holds):
+                self._reached.update(self.facts.readers.naming(name))
             return
+        readers = self.facts.readers.naming(place)
         for scope in self._scopes(function, paths.root(place)):
-            self.held.setdefault((scope, place), holds)
+            if self._is_new(self.held.setdefault(scope, {}), place, holds) and scope in readers:
+                self._reached.add(scope)
+
+    def _is_new(self, known: dict[Key, Holds], key: Key, holds: Holds) -> bool:
+        """Take notice of what holds the value, unless that is known: what was first is not taken back."""
+        if key in known:
+            return False
+        known[key] = holds
+        self._known += 1
+        return True
 
     def _scopes(self, function: ir.Function, root: str) -> Iterator[ir.Function]:
         """The functions that see the variable that a function knows by this name."""
@@ -146,7 +162,8 @@ class LaterUses:
             holds = self._of(part)
             if not holds:
                 continue
-            self.returned.setdefault((self.function, index), holds)
+            if self._is_new(self.returned, (self.function, index), holds):
+                self._reached.update(self.facts.readers.calling(self.function))
             handed = any(name == self.function.name for _, name in self.facts.bindings.handed)
             if event.kind == "yield" or handed or self.function not in self.facts.summaries.callers:
                 self.uses.add(Use.TENSOR)
@@ -181,7 +198,7 @@ class LaterUses:
         return Holds.NO
 
     def _path(self, path: str) -> Holds:
-        found = [self._matched(place, holds, path) for (scope, place), holds in self.held.items() if scope is self.function]
+        found = [self._matched(place, holds, path) for place, holds in self.held.get(self.function, {}).items()]
         if self.attributes:
             tails = [path[index + 1 :] for index, char in enumerate(path) if char == "."]
             found += [self._matched(place, holds, tail) for place, holds in self.attributes.items() for tail in tails]
@@ -264,8 +281,8 @@ class LaterUses:
             self.uses.add(Use.TENSOR)
         for param, arg in callee.arguments(call):
             holds = self._of(arg)
-            if holds:
-                self.held.setdefault((callee, param), holds)
+            if holds and self._is_new(self.held.setdefault(callee, {}), param, holds):
+                self._reached.add(callee)
         if any(function is callee and index is not None for function, index in self.returned):
             return Holds.BOX
         return self.returned.get((callee, None), Holds.NO)
