@@ -77,14 +77,12 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.retention.evaluation import (
     evaluates,
-    evaluates_for_engine,
-    evaluates_once,
+    evaluates_alone,
     forwards,
     goes_over_data,
     may_evaluate_alone,
     mode_before,
     model_takes_gradients,
-    predicts_per_call,
     proves_no_grad,
     runs,
 )
@@ -119,7 +117,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
         direct = set(forwards(facts, function))
         for forward in runs(facts, function):
             loop = _evaluation_loop(facts, function, forward, loops, direct=forward in direct)
-            alone = loop is None and not reported and forward in direct and _evaluates_alone(facts, function, forward)
+            alone = loop is None and not reported and forward in direct and evaluates_alone(facts, function, forward)
             if (loop is not None or alone) and loop not in reported:
                 reported.add(loop)
                 where = "in a loop" if loop is not None else "in an evaluation"
@@ -134,11 +132,6 @@ def check(facts: FileFacts) -> Iterator[Report]:
 def _loops(facts: FileFacts, function: ir.Function) -> list[ir.Loop]:
     """The loops of a function that evaluate and train nothing."""
     return [loop for loop in function.loops if not facts.effect_in(loop, function, "backward") and evaluates(facts, loop, function)]
-
-
-def _evaluates_alone(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
-    """Whether the loop is elsewhere, or there is only one batch."""
-    return any(known(facts, function, forward) for known in (predicts_per_call, evaluates_once, evaluates_for_engine))
 
 
 def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke, loops: list[ir.Loop], direct: bool) -> ir.Loop | None:

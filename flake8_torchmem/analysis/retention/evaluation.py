@@ -211,13 +211,18 @@ def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> boo
 
 
 def may_evaluate_alone(facts: FileFacts, function: ir.Function) -> bool:
-    """Whether the name or the base of a function allows for one of the three that follow."""
+    """Whether the name or the class of a function allows for a forward that evaluates alone."""
     predicts = function.owner is not None and function.name == "__call__" and PREDICTOR.search(function.owner.name)
     named = torchapi.EVAL_NAME.search(function.name) or function.name == "prediction_step"
     return bool(named or predicts or frameworks.is_process_function(facts.bindings, function))
 
 
-def evaluates_once(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+def evaluates_alone(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+    """Whether the loop of an evaluation is elsewhere, or there is only one batch."""
+    return any(known(facts, function, forward) for known in (_predicts_per_call, _evaluates_once, _evaluates_for_engine))
+
+
+def _evaluates_once(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a function in eval mode runs one forward over all data, called from a loop that trains, and returns no graph."""
     if not torchapi.EVAL_NAME.search(function.name) or forward.ctx.loops or is_unit_test(function) or facts.summaries.effects(function):
         return False
@@ -227,7 +232,7 @@ def evaluates_once(facts: FileFacts, function: ir.Function, forward: ir.Invoke) 
     return training and _mode(function, lambda event: event is forward) and _returns_plain(facts, function)
 
 
-def evaluates_for_engine(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+def _evaluates_for_engine(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a framework that does not guard calls the function with every batch of an evaluation."""
     if forward.ctx.loops or facts.summaries.effects(function):
         return False
@@ -242,7 +247,7 @@ def _returns_plain(facts: FileFacts, function: ir.Function) -> bool:
     return all(values.at(event.value, event) in PLAIN for event in function.events() if isinstance(event, ir.Return))
 
 
-def predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+def _predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a method predicts one batch per call, with a model that its class keeps in eval mode, and returns no graph."""
     cls = function.owner
     if cls is None or forward.ctx.loops or is_unit_test(function) or not facts.bindings.complete(cls):
