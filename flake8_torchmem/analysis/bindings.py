@@ -247,8 +247,7 @@ class Bindings:
     @cached_property
     def handed(self) -> frozenset[tuple[str, str]]:
         """Last parts of callees, each with those of the names that they are given by position: `Engine(update)`."""
-        events = (event for function in self.program.all_functions() for event in function.events())
-        calls = (event.call for event in events if isinstance(event, ir.Invoke))
+        calls = (event.call for function in self.program.all_functions() for event in function.calls())
         return frozenset((call.method, torchapi.last(arg.path)) for call in calls for arg in call.args if isinstance(arg, ir.Name))
 
     @cached_property

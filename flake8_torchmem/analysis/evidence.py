@@ -74,12 +74,7 @@ class Evidence:
         self.guarded = guarded
         self._marked: dict[ir.Function, set[ir.Bind]] = {}
         self._feeding: dict[ir.Function, frozenset[str]] = {}
-        self._calls = [
-            (function, event.call)
-            for function in bindings.program.all_functions()
-            for event in function.events()
-            if isinstance(event, ir.Invoke)
-        ]
+        self._calls = [(function, event.call) for function in bindings.program.all_functions() for event in function.calls()]
         self._used_as_module = {
             call.receiver.path
             for _, call in self._calls

@@ -85,10 +85,10 @@ class Linker:
     def _called(self, functions: Iterator[ir.Function]) -> Iterator[str]:
         """Full names of what functions call, or name as the class of something, where it may be an import."""
         for function in functions:
-            imported = function.file.imports.keys() - _locals(function)
-            for path in (*_calls(function), *_classes(function)):
-                if paths.root(path) in imported:
-                    yield torchapi.resolve(path, function.file.imports)
+            imported = function.file.imports
+            found = [path for path in (*_calls(function), *_classes(function)) if paths.root(path) in imported]
+            hidden = _locals(function) if found else ()
+            yield from (torchapi.resolve(path, imported) for path in found if paths.root(path) not in hidden)
 
     def _add(self, name: str) -> Iterator[str]:
         """Link one name; yields what its definition needs in turn."""
@@ -164,7 +164,7 @@ def _calls(function: ir.Function) -> Iterator[str]:
 
 def _classes(function: ir.Function) -> Iterator[str]:
     """Names that are written as those of classes, in annotations and as arguments: `defaultdict(AverageMeter)`."""
-    calls = (event.call for event in function.events() if isinstance(event, ir.Invoke))
+    calls = (event.call for event in function.calls())
     arguments = (arg.path for call in calls for arg in call.args if isinstance(arg, ir.Name))
     declared = (name for annotation in function.annotations.values() for name in annotated(annotation))
     return (path for path in (*arguments, *declared) if torchapi.last(path)[:1].isupper())

@@ -75,7 +75,8 @@ class Site:
 class Expr:
     """Base of the expression trees."""
 
-    __slots__ = ()
+    __slots__ = ("_names",)
+    _names: tuple[str, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -254,11 +255,13 @@ def walk(expr: Expr) -> Iterator[Expr]:
             pending.extend(reversed(below(node)))
 
 
-def names(expr: Expr) -> list[str]:
-    """Every access path that the expression reads."""
-    if type(expr) is Name:
-        return [expr.path]
-    return [node.path for node in walk(expr) if isinstance(node, Name)]
+def names(expr: Expr) -> tuple[str, ...]:
+    """Every access path that the expression reads; kept with it, as many ask."""
+    try:
+        return expr._names
+    except AttributeError:
+        expr._names = tuple([node.path for node in walk(expr) if type(node) is Name])
+        return expr._names
 
 
 def _of_comprehension(expr: Comp) -> tuple[Expr, ...]:
