@@ -19,8 +19,9 @@ def memoized(method: Callable[P, R]) -> Callable[P, R]:
     of files cannot wait for the collector to let go of each.
     """
     code = method.__code__
-    one = code.co_argcount == len(("self", "key")) and not method.__defaults__
-    return cast("Callable[P, R]", _OfOne(method) if one else _of_many(method))
+    if method.__defaults__ or code.co_argcount not in (2, 3):
+        return _of_many(method)
+    return cast("Callable[P, R]", _OfOne(method) if code.co_argcount == 2 else _OfTwo(method))
 
 
 class _OfOne:
@@ -28,18 +29,34 @@ class _OfOne:
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self.method = method
-        self.name = method.__name__
         self.__doc__ = method.__doc__
+
+    def __set_name__(self, kind: type, name: str) -> None:
+        self.name = name
 
     def __get__(self, owner: Any, kind: type) -> Any:  # noqa: ANN401
         if owner is None:
             return self
-        look_up = owner.__dict__[self.name] = _Answers(self.method, owner).__getitem__
+        look_up = owner.__dict__[self.name] = self.look_up(owner)
         return look_up
+
+    def look_up(self, owner: object) -> Callable[..., Any]:
+        """What stands for the method on an object."""
+        return _Answers(self.method, owner).__getitem__
+
+
+class _OfTwo(_OfOne):
+    """A method with two arguments."""
+
+    def look_up(self, owner: object) -> Callable[..., Any]:
+        """What stands for the method on an object."""
+        method = self.method
+        get = _Answers(lambda it, key: method(it, *key), owner).__getitem__
+        return lambda first, second: get((first, second))
 
 
 class _Answers(dict[Hashable, Any]):
-    """What one object's method has answered."""
+    """What one object's method has answered; it does not keep the object alive, which has it."""
 
     __slots__ = ("method", "owner")
 

@@ -13,7 +13,6 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.lazy import regex
 from flake8_torchmem.ownnames import OwnNames
 
-CALLED = regex(r"\b(\w+)\b\s*\(")
 COLLATES = regex(r"collate_fn\s*=\s*(?:[\w.]*partial\s*\(\s*)?(?:\w+\.)*(\w+)")
 # What runs no model, whatever it is given.
 BUILTINS = frozenset(dir(builtins))
@@ -44,7 +43,7 @@ class Unit:
     @cached_property
     def called(self) -> set[str]:
         """Names that it calls or hands to a loader."""
-        return {*CALLED.findall(self.text), *COLLATES.findall(self.text)}
+        return {name for part in self.text.split("(")[:-1] if (name := _last_word(part))} | set(COLLATES.findall(self.text))
 
     def trimmed(self) -> ast.stmt:
         """Its node without what declares options: of a training script that is often a third, which no rule looks at."""
@@ -75,6 +74,15 @@ class Unit:
     def runs_models(self) -> bool:
         """Whether something is called in a loop that may be a model, or a function that runs one."""
         return any(isinstance(node, ast.Call) and _may_run(node.func) for loop in self.loops for node in descendants(loop))
+
+
+def _last_word(text: str) -> str:
+    """The name that a text ends with. A pattern that is to end there would be tried at every character before."""
+    end = len(text.rstrip())
+    begin = end
+    while begin and (text[begin - 1].isalnum() or text[begin - 1] == "_"):
+        begin -= 1
+    return text[begin:end]
 
 
 def declares_option(statement: ast.stmt) -> bool:
@@ -115,15 +123,12 @@ def descendants(node: ast.AST) -> Iterator[ast.AST]:
     pending = [node]
     while pending:
         current = pending.pop()
-        for value in vars(current).values():
-            if type(value) is list:
-                below = [child for child in value if isinstance(child, ast.AST)]
-            elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
-                below = [value]
-            else:
-                continue
-            pending += below
-            yield from below
+        for name in current._fields:
+            value = getattr(current, name, None)
+            for child in value if isinstance(value, list) else (value,):
+                if isinstance(child, ast.AST) and not isinstance(child, ast.expr_context):
+                    pending.append(child)
+                    yield child
 
 
 def units_of(tree: ast.Module, text: str, own: OwnNames) -> Iterator[Unit]:
