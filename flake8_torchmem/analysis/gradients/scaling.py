@@ -50,21 +50,26 @@ class Fault:
 
 def faults(facts: FileFacts) -> Iterator[Fault]:
     """The losses of all windows that are not divided as they should be."""
-    everywhere = tuple(facts.program.all_functions())
-    if not facts.windows or any(map(rescales, everywhere)):
+    found = [fault for window in facts.windows if window.size is not None for fault in _of_window(facts, window, window.size)]
+    # What scales gradients is looked for in the whole program, so only where there is something to say.
+    everywhere = tuple(facts.program.all_functions()) if found else ()
+    if any(map(rescales, everywhere)):
         return
     divisors = {name for function in everywhere for name in rate_divisors(function)}
-    for window in facts.windows:
-        number = facts.periods.number(window.size, window.function)
-        if window.size is None or (number is not None and number <= 1) or window.fires is Fires.INVERTED:
-            continue
-        if _on_purpose(window) or not divisors.isdisjoint(map(torchapi.last, ir.names(window.size))):
-            continue
-        for function in facts.functions:
-            for event in function.events():
-                if isinstance(event, ir.Backward) and event in window.backwards and _plain(event, window):
-                    found = facts.reductions.of(event.value, event, function)
-                    yield from _fault(facts, window, event, found)
+    for fault in found:
+        if fault.window.size is not None and divisors.isdisjoint(map(torchapi.last, ir.names(fault.window.size))):
+            yield fault
+
+
+def _of_window(facts: FileFacts, window: Window, size: ir.Expr) -> Iterator[Fault]:
+    number = facts.periods.number(size, window.function)
+    if (number is not None and number <= 1) or window.fires is Fires.INVERTED or _on_purpose(window):
+        return
+    for function in facts.functions:
+        for event in function.events():
+            if isinstance(event, ir.Backward) and event in window.backwards and _plain(event, window):
+                found = facts.reductions.of(event.value, event, function)
+                yield from _fault(facts, window, event, found)
 
 
 def _on_purpose(window: Window) -> bool:
@@ -116,7 +121,8 @@ def rescales(function: ir.Function) -> bool:
         if isinstance(event, ir.Bind) and GRADIENT.search(event.place) and not isinstance(event.value, ir.Const):
             return True
         if isinstance(event, ir.Invoke):
-            method, given = event.call.method, [path for arg in (event.call.func, *event.call.operands) for path in ir.names(arg)]
+            method = event.call.method
+            given = (path for arg in (event.call.func, *event.call.operands) for path in ir.names(arg))
             if method == "register_hook" or (method in SCALING_METHODS and any(map(GRADIENTS.search, given))):
                 return True
             if SCALES_GRADIENTS.search(method) and not method.startswith(("clip", "zero")):

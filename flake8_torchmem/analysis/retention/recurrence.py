@@ -56,9 +56,6 @@ class Recurrence:
     def __init__(self, facts: FileFacts, function: ir.Function) -> None:
         self.facts = facts
         self.function = function
-        self.reaching = facts.evidence.reaching(function)
-        self.binds = [event for event in function.events() if isinstance(event, ir.Bind)]
-        self.spines = {bind: _spine(bind.value) for bind in self.binds}
         self._sources: dict[ir.Bind, tuple[list[set[ir.Bind]], Callable[[Iterable[bool]], bool]]] = {}
 
     def carried(self) -> Iterator[Carried]:
@@ -66,7 +63,8 @@ class Recurrence:
         if self.function.name in ("forward", "__call__") and self.function.owner is not None:
             return
         for event in self.facts.calls(self.function):
-            if event.call.ctx.grad is not ir.Grad.ON or event.call.star:
+            comes_back = event.ctx.loops or self.function.owner is not None
+            if not comes_back or event.call.ctx.grad is not ir.Grad.ON or event.call.star:
                 continue
             # What is made of a result is followed only where a result is bound and a state goes in: few calls get there.
             bound = event.call in self.results
@@ -76,6 +74,16 @@ class Recurrence:
             carried = [each for each in found if each is not None]
             if carried and self._is_model(event):  # asked last: few calls hand on what they made
                 yield carried[0]._replace(states=tuple(each.state for each in carried))
+
+    @cached_property
+    def binds(self) -> list[ir.Bind]:
+        """The bindings of the function."""
+        return [event for event in self.function.events() if isinstance(event, ir.Bind)]
+
+    @cached_property
+    def spines(self) -> dict[ir.Bind, ir.Expr]:
+        """What each binds, or a part of it."""
+        return {bind: _spine(bind.value) for bind in self.binds}
 
     @cached_property
     def results(self) -> set[ir.Call]:
@@ -156,7 +164,7 @@ class Recurrence:
 
     def _reached(self, path: str, event: ir.Event) -> set[ir.Bind]:
         """Bindings of a path, or of what it is a part of, that an event can see."""
-        env = self.reaching.at.get(event, {})
+        env = self.facts.evidence.reaching(self.function).at.get(event, {})
         return {bind for prefix in paths.prefixes(path) for bind in env.get(prefix, ())}
 
     def _over_turns(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:
