@@ -91,7 +91,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
     predicting = {unit for unit in units if unit.cls in evaluating and torchapi.EVAL_NAME.search(unit.name)}
-    chosen = {unit for unit in units if _matters(unit, own) or unit in predicting or (script and not unit.name and unit.loops)}
+    chosen = {unit for unit in units if _matters(unit, own) or unit in predicting or (script and not unit.name and unit.has_loops)}
     chosen |= _loading(units, text)
     chosen |= {unit for unit in units if unit not in chosen and len(unit.text) < MAX_UNIT and words.found(unit)}
     chosen |= _growing(units, chosen)
@@ -184,7 +184,7 @@ def _matters(unit: Unit, own: OwnNames) -> bool:
     if unit.name in NEVER or unit.name == "forward" or not _loops(text) or _is_guarded(unit, own):
         return False
     if EVAL_CALL.search(text):
-        return bool(unit.loops)
+        return unit.has_loops
     # What is asked of the text costs little, so it comes before what is asked of the syntax.
     collects = _loops_over_data(text) and (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
     return bool(collects or torchapi.EVAL_NAME.search(unit.name)) and unit.runs_models
