@@ -54,6 +54,10 @@ class FileFacts:
         self.evidence = Evidence(self.bindings, bases, guarded)
         self.functions = tuple(program.own_functions())
 
+    def release(self) -> None:
+        """Let go of all answers: some of them have the facts in turn, and the collector would need long to find that out."""
+        vars(self).clear()
+
     @cached_property
     def trains(self) -> bool:
         """Whether a backward, step or clear is anywhere in sight: without one there is nothing to say about gradients."""

@@ -144,7 +144,7 @@ class Class:
 class Program:
     """One file: its functions by name, and its classes; those of linked files by their names in the project.
 
-    `outside`: calls of its functions in other files, where those have been looked for.
+    `outside`: calls of its functions in other files, where those have been looked for. `added`: what is read of those files.
     """
 
     file: File
@@ -152,9 +152,11 @@ class Program:
     classes: dict[str, Class] = field(default_factory=dict)
     module: Function | None = None
     outside: dict[Function, list[tuple[Function, Call]]] = field(default_factory=dict)
+    added: list[Program] = field(default_factory=list)
 
     def add(self, other: Program) -> None:
         """Take in functions and classes of a file that calls this one's, and what it does when it is run; other parts may follow."""
+        self.added.append(other)
         where = f"{other.file.name}#{len(self.functions)}"
         self.functions.update({f"{where}:{name}": function for name, function in other.functions.items()})
         self.classes.update({f"{where}:{name}": cls for name, cls in other.classes.items()})
@@ -162,12 +164,21 @@ class Program:
             self.functions[f"{where}:<module>"] = other.module
 
     def release(self) -> None:
-        """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
-        for function in self.own_functions():
-            function._events = function._calls = function._binds = None
-            for block in function.blocks:
-                block.edges.clear()
-                block.events.clear()
+        """Cut the cycles that loops, methods and nested functions make, so that all of it goes at once: the collector would need long.
+
+        What other files define and a project keeps stays as it is.
+        """
+        for program in (self, *self.added):
+            for function in [*program.all_functions()] if program is not self else [*self.own_functions()]:
+                function._events = function._calls = function._binds = None
+                function.nested.clear()
+                for block in function.blocks:
+                    block.edges.clear()
+                    block.events.clear()
+            for cls in program.classes.values():
+                if cls.file is program.file:
+                    cls.methods.clear()
+        self.added.clear()
 
     def own_functions(self) -> Iterator[Function]:
         """Every function of the file, nested ones after their parents, the module body first."""
