@@ -14,19 +14,16 @@ LONG = 100  # characters from which on something is no word
 
 
 class _Lazy:
-    """Stands for a pattern; its methods are there from the first use of one on."""
-
-    __slots__ = ("findall", "finditer", "flags", "fullmatch", "match", "pattern", "search", "split", "sub")
+    """Stands for a pattern; its methods are there from the first use of each on."""
 
     def __init__(self, pattern: str, flags: int) -> None:
         self.pattern = pattern
         self.flags = flags
 
     def __getattr__(self, name: str) -> object:
-        compiled = re.compile(self.pattern, self.flags)
-        for method in self.__slots__:
-            setattr(self, method, getattr(compiled, method))
-        return getattr(compiled, name)
+        found = getattr(re.compile(self.pattern, self.flags), name)
+        setattr(self, name, found)
+        return found
 
 
 def regex(pattern: str, flags: int = 0) -> re.Pattern[str]:

@@ -179,8 +179,13 @@ class Bindings:
 
     def _called(self, path: str, function: ir.Function) -> ir.Function | None:
         """What runs when an object of a class in sight is called."""
-        cls = self.class_of(path, function)
+        cls = self.class_of(path, function) if self.has_callables else None
         return self.method(cls, "__call__") or self.method(cls, "forward") if cls else None
+
+    @cached_property
+    def has_callables(self) -> bool:
+        """Whether objects of any class in sight can be called."""
+        return not self.method_names.isdisjoint(("__call__", "forward"))
 
     def _imported(self, path: str, function: ir.Function) -> ir.Function | None:
         """The linked function that a path means, where no variable hides the import."""

@@ -35,6 +35,8 @@ def class_at(bindings: Bindings, path: str, function: ir.Function, names: int = 
             return cls
     if path.endswith("]"):
         return _element(bindings, path, function)
+    if "." in path:
+        return None
     return _annotated(bindings, path, function)
 
 
