@@ -79,6 +79,16 @@ class Function:
             yield scope
             scope = scope.parent
 
+    def release(self) -> None:
+        """Let go of what leads back to the function."""
+        self._events = self._calls = self._binds = None
+        self.nested.clear()
+        for loop in self.loops:
+            loop.skips.clear()
+        for block in self.blocks:
+            block.edges.clear()
+            block.events.clear()
+
     def decorator(self, index: int) -> Site:
         """Where its decorator of this index stands, to be reported."""
         return Site(self.mark, self.decorated[index])
@@ -144,7 +154,7 @@ class Class:
 class Program:
     """One file: its functions by name, and its classes; those of linked files by their names in the project.
 
-    `outside`: calls of its functions in other files, where those have been looked for. `added`: what is read of those files.
+    `outside`: calls of its functions in other files, where those have been looked for. `added`: what was read of those files.
     """
 
     file: File
@@ -156,7 +166,6 @@ class Program:
 
     def add(self, other: Program) -> None:
         """Take in functions and classes of a file that calls this one's, and what it does when it is run; other parts may follow."""
-        self.added.append(other)
         where = f"{other.file.name}#{len(self.functions)}"
         self.functions.update({f"{where}:{name}": function for name, function in other.functions.items()})
         self.classes.update({f"{where}:{name}": cls for name, cls in other.classes.items()})
@@ -169,12 +178,8 @@ class Program:
         What other files define and a project keeps stays as it is.
         """
         for program in (self, *self.added):
-            for function in [*program.all_functions()] if program is not self else [*self.own_functions()]:
-                function._events = function._calls = function._binds = None
-                function.nested.clear()
-                for block in function.blocks:
-                    block.edges.clear()
-                    block.events.clear()
+            for function in [function for function in program.all_functions() if function.file is program.file]:
+                function.release()
             for cls in program.classes.values():
                 if cls.file is program.file:
                     cls.methods.clear()
