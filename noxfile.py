@@ -52,7 +52,7 @@ def beside(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def torch(session: nox.Session) -> None:
     """The tests of `verify`; a release of PyTorch can be named: `nox -s torch -- torch==2.2.2`."""
-    session.install("-e", ".[verify]", *TOOLS, *session.posargs)
+    session.install("-e", ".[verify]", "numpy", *TOOLS, *session.posargs)
     session.run(
         "python", "-m", "pytest", *(str(path) for path in sorted(Path("tests").glob("test_verify_*.py"))), "tests/test_fixtures_run.py"
     )

@@ -74,9 +74,9 @@ class OwnNames:
 NONE = OwnNames()
 
 
-def refused(names: tuple[str, ...]) -> str:
-    """What is wrong with names, in words; empty if nothing is."""
+def refused(names: tuple[str, ...]) -> list[str]:
+    """What is wrong with names, in words."""
     if len(names) > MOST:
-        return f"these are {len(names):,} names; {MOST} are looked for in every text"
+        return [f"these are {len(names):,} names; {MOST} are looked for in every text"]
     wrong = (name for name in names if not all(part.isidentifier() for part in name.split(".")))
-    return next((f"{name!r} is no name like 'clear_gradients' or 'package.module.clear_gradients'" for name in wrong), "")
+    return [f"{name!r} is no name like 'clear_gradients' or 'package.module.clear_gradients'" for name in wrong]

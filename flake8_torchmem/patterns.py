@@ -66,10 +66,13 @@ def compiled(patterns: Iterable[str]) -> GitIgnoreSpec:
     """
     from pathspec import GitIgnoreSpec
 
-    found = GitIgnoreSpec.from_lines(patterns)
-    for pattern in found.patterns:
-        if pattern.regex is not None:
-            pattern.regex = re.compile(steady(pattern.regex.pattern))
+    try:
+        found = GitIgnoreSpec.from_lines(patterns)
+        for pattern in found.patterns:
+            if pattern.regex is not None:
+                pattern.regex = re.compile(steady(pattern.regex.pattern))
+    except re.error as error:  # a class that runs backwards: `[z-a]`
+        raise ValueError(error.msg) from None
     return found
 
 

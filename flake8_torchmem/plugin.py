@@ -69,8 +69,11 @@ class TorchMemPlugin:
     def parse_options(cls, options: argparse.Namespace) -> None:
         """Remember what to run. flake8 calls this again in every worker process that does not inherit this one's memory."""
         cls.options = options
-        cls.root = _folder(options)
-        cls.own = _own_names(options)
+        wrong: list[str] = []
+        cls.root = _folder(options, wrong)
+        cls.own = _own_names(options, wrong)
+        if wrong:
+            raise _critical(wrong)
         cls._codes = cls._project = None
 
     def run(self) -> Iterator[tuple[int, int, str, type[TorchMemPlugin]]]:
@@ -125,23 +128,23 @@ class _Named(argparse.Action):
         setattr(namespace, f"{self.dest}_is_named", True)
 
 
-def _folder(options: argparse.Namespace) -> str:
+def _folder(options: argparse.Namespace, wrong: list[str]) -> str:
     """The given folder of the project; flake8 has made a path in a file relative to the working directory, or it is so anyway.
 
     A file is part of a repository, and does not lead out of it.
     """
     given = getattr(options, "torchmem_project_root", "")
     if given and not os.path.isdir(given):
-        raise _critical("project-root", f"there is no folder {given!r}")
-    if given and not getattr(options, "torchmem_project_root_is_named", False):
+        wrong.append(f"--torchmem-project-root: there is no folder {given!r}")
+    elif given and not getattr(options, "torchmem_project_root_is_named", False):
         from flake8_torchmem.reach import is_within, top_of
 
         if not is_within(given, top_of(os.getcwd())):
-            raise _critical("project-root", f"{given!r} leads out of the repository, which only the command line can")
+            wrong.append(f"--torchmem-project-root: {given!r} leads out of the repository, which only the command line can")
     return os.path.abspath(given) if given else ""
 
 
-def _own_names(options: argparse.Namespace) -> OwnNames | None:
+def _own_names(options: argparse.Namespace, wrong: list[str]) -> OwnNames | None:
     """What the options say of names, by what they are read as."""
     given = {kind: tuple(getattr(options, f"torchmem_{kind}", ())) for kind in SPELLINGS}
     if not any(given.values()):
@@ -149,16 +152,15 @@ def _own_names(options: argparse.Namespace) -> OwnNames | None:
     from flake8_torchmem.ownnames import OwnNames, refused
 
     for kind, names in given.items():
-        if cause := refused(names):
-            raise _critical(kind.replace("_", "-"), cause)
+        wrong += (f"--torchmem-{kind.replace('_', '-')}: {cause}" for cause in refused(names))
     return OwnNames(**given)
 
 
-def _critical(option: str, cause: str) -> Exception:
+def _critical(causes: list[str]) -> Exception:
     """What flake8 shows as it is, in place of a traceback."""
     from flake8.exceptions import ExecutionError
 
-    error: Exception = ExecutionError(f"--torchmem-{option}: {cause}")
+    error: Exception = ExecutionError("\n".join(causes))
     return error
 
 

@@ -54,6 +54,8 @@ EVAL_NAME = Words(
     r"(?:^|_)(?:eval|evaluate|evaluation|evaluator|val|vali|valid|validate|validation|test|testing|predict|prediction|predictions|infer|inference"
     r"|extract|generate|sample|translate|embed)(?:$|_)"
 )
+# Test runners call these before each test, of which each has an object of its own.
+SETS_UP_TESTS = frozenset({"setUp", "asyncSetUp", "setup_method"})
 BATCH_METHOD = Words(
     r"^_?(?:train(?:ing)?_(?:step|batch|minibatch|iter|iteration)|training_step_end|train_step_single|fit_(?:batch|step)|train_on_batch"
     r"|train_one_(?:batch|step|iter)|optimize_parameters|compute_loss|handle_batch|process_batch|run_step|after_(?:train_iter|batch|loss|pred)"

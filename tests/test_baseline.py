@@ -75,9 +75,34 @@ def test_stale_entries_are_said_and_pruned(folder: Path) -> None:
     assert "torchmem: both.py: known.json knows 1 of TM101, found 0: --prune takes it out\n" in said
     assert "torchmem: src/leaky.py: known.json knows 1 of TM201, found 0: --prune takes it out\n" in said
     assert (folder / "known.json").read_text() == KNOWN
-    assert check("--prune")[0] == 0
+    status, found, said = check("--prune")
+    assert (status, found) == (0, [])
+    assert said.splitlines() == [
+        "torchmem: both.py: known.json knew 1 of TM101: taken out",
+        "torchmem: both.py: known.json knew 1 of TM201: taken out",
+        "torchmem: src/leaky.py: known.json knew 1 of TM201: taken out",
+    ]
     assert (folder / "known.json").read_text() == '{\n"version": 1\n}\n'
     assert check() == (0, [], "")
+
+
+def test_what_is_found_less_often_is_lowered(folder: Path) -> None:
+    (folder / "both.py").write_text(BOTH + MORE)
+    assert command("baseline", ".", "--baseline", "known.json").status == 0
+    (folder / "both.py").write_text(BOTH)
+    assert "torchmem: both.py: known.json knows 2 of TM201, found 1: --prune lowers it\n" in check()[2]
+    assert "torchmem: both.py: known.json knew 2 of TM201: lowered to 1\n" in check("--prune")[2]
+    assert (folder / "known.json").read_text() == KNOWN
+
+
+def test_what_could_not_be_written_is_not_said_to_be_taken_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (folder / "both.py").write_text(CLEAN)
+    monkeypatch.setattr("flake8_torchmem.writing.write_whole", full)
+    status, _, said = check("--prune")
+    assert (status, said) == (2, "Error: known.json: cannot be written: No space left on device\n")
 
 
 @pytest.mark.parametrize(("arguments", "left"), [(["src"], 3), (["--select", "TM2", "."], 3), (["both.py", "--ignore", "TM101"], 3)])

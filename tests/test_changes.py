@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from flake8_torchmem import changes
 from tests.commands import command, reported
 from tests.samples import BOTH, CLEAN, LEAKY
 
@@ -232,3 +235,33 @@ def test_nothing_that_the_repository_names_is_run(folder: Path) -> None:
     assert not (folder / "sprung").exists()
     subprocess.run(["git", "status"], cwd=folder, capture_output=True, check=False)
     assert (folder / "sprung").exists()  # the trap works
+
+
+def objects(kind: str, data: bytes) -> str:
+    done = subprocess.run(["git", "hash-object", "-w", "-t", kind, "--stdin"], input=data, capture_output=True, check=True)
+    return done.stdout.decode().strip()
+
+
+def bomb(wide: int, deep: int) -> str:
+    """A commit of a few objects that stand for any number of files: folders that hold the same folder again and again."""
+    inner = b"100644 a.py\0" + bytes.fromhex(objects("blob", b"x = 1\n"))
+    for _ in range(deep):
+        tree = bytes.fromhex(objects("tree", inner))
+        inner = b"".join(b"40000 %05d\0" % number + tree for number in range(wide))
+    return git("commit-tree", "-m", "x", "-p", "HEAD", objects("tree", inner)).strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded there")
+@pytest.mark.parametrize(("bound", "value"), [("SECONDS", 1.0), ("MEMORY", 50_000_000)])
+def test_a_tree_that_is_a_bomb_ends_git_and_not_the_machine(
+    folder: Path, bound: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git("update-ref", "refs/heads/bomb", bomb(10, 10))
+    git("reset", "-q", "--soft", "bomb")  # the branch is on it; the index and the files are as before
+    monkeypatch.setattr(changes, bound, value)
+    started = time.monotonic()
+    result = command("check", ".", "--no-cache", "--diff-base", "bomb")
+    assert time.monotonic() - started < changes.SECONDS + 10
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith("Error: --diff-base: ")
+    assert reported(command("check", ".", "--no-cache")), "without that option git is not asked"

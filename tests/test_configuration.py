@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flake8_torchmem.configuration import Configuration, ConfigurationError, Given, configure
-from flake8_torchmem.configuration.keys import KEYS
+from flake8_torchmem.configuration import Configuration, ConfigurationError, Given, configure, table
+from flake8_torchmem.configuration.keys import KEYS, MOST_SAID
 from flake8_torchmem.configuration.shown import lines
 from flake8_torchmem.model import Severity
 from flake8_torchmem.ownnames import OwnNames
@@ -255,6 +255,55 @@ def test_what_is_wrong_is_said_in_one_line(folder: Path, line: str, cause: str) 
     assert "valid TOML" in said or "[tool.flake8_torchmem]" in said
 
 
+def test_all_that_is_wrong_is_said_at_once(folder: Path) -> None:
+    keys = 'selct = ["TM1"]\nignore = ["TM29", "TM1", "TMX"]\njobs = 0\nexclude = ["[z-a]"]\n'
+    rest = 'per-file-ignores = {"!a" = ["TM1"], b = ["TM29"]}\nseverity = {TM101 = "x", TM102 = "y"}\n'
+    rest += 'api = {step = ["a b", "c-d"], stop = ["x"]}\n'
+    config(folder, HEAD + keys + rest)
+    result = command("check", "src", "--project-root", "nowhere", "--extend-select", "TM99,TM107")
+    assert (result.status, result.out) == (2, "")
+    assert [line.partition("; did")[0].replace(str(folder), "") for line in result.err.splitlines()] == [
+        "Error: pyproject.toml:2: [tool.flake8_torchmem] selct: there is no such key",
+        "Error: pyproject.toml:3: [tool.flake8_torchmem] ignore: no rule has a code that starts with 'TM29'",
+        "Error: pyproject.toml:3: [tool.flake8_torchmem] ignore: no rule has a code that starts with 'TMX'",
+        "Error: pyproject.toml:4: [tool.flake8_torchmem] jobs: 0 is neither a number from 1 on nor 'auto'",
+        "Error: pyproject.toml:5: [tool.flake8_torchmem] exclude: malformed: bad character range z-a",
+        'Error: pyproject.toml:6: [tool.flake8_torchmem] per-file-ignores."!a": a pattern cannot be negated here',
+        "Error: pyproject.toml:6: [tool.flake8_torchmem] per-file-ignores.b: no rule has a code that starts with 'TM29'",
+        "Error: pyproject.toml:7: [tool.flake8_torchmem] severity.TM101: 'x' is none of error, warning",
+        "Error: pyproject.toml:7: [tool.flake8_torchmem] severity.TM102: 'y' is none of error, warning",
+        *(
+            f"Error: pyproject.toml:8: [tool.flake8_torchmem] api.step: '{name}' is no name like "
+            "'clear_gradients' or 'package.module.clear_gradients'"
+            for name in ("a b", "c-d")
+        ),
+        "Error: pyproject.toml:8: [tool.flake8_torchmem] api.stop: there is no such key",
+        "Error: --extend-select: no rule has a code that starts with 'TM99'",
+        "Error: --project-root: there is no folder '/nowhere'",
+    ]
+    assert command("check", "src", "--isolated", "--extend-select", "TM107").status == 0
+
+
+def test_what_has_no_end_of_mistakes_is_not_read_to_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look for what may have been meant, and for the line, takes time."""
+    looked_for: list[str] = []
+
+    def nearest(word: str, _known: object) -> str:
+        looked_for.append(word)
+        return ""
+
+    monkeypatch.setattr(table, "nearest", nearest)
+    config(folder, HEAD + "".join(f"key{number} = 1\n" for number in range(1_000)))
+    with pytest.raises(ConfigurationError) as raised:
+        configure(["src"])
+    assert len(raised.value.causes) == len(looked_for) == MOST_SAID
+    entries = ", ".join(f'"a{number}" = ["TM29"]' for number in range(1_000))
+    config(folder, f"{HEAD}per-file-ignores = {{{entries}}}\n")
+    with pytest.raises(ConfigurationError) as raised:
+        configure(["src"])
+    assert len(raised.value.causes) == MOST_SAID
+
+
 def test_the_commands_refuse_a_wrong_file(folder: Path) -> None:
     config(folder, f'{HEAD}"sel\u202ect\\u001b" = 1\n')
     (folder / "a.py").write_text(LEAKY)
@@ -355,3 +404,9 @@ def test_flake8_refuses_wrong_values(folder: Path) -> None:
         result = flake8(option, "src", cwd=folder)
         assert result.status == 1
         assert result.out.splitlines()[-1] == cause
+    result = flake8("--torchmem-step=a-b,c", "--torchmem-detach=d-e", "--torchmem-project-root=nowhere", "src", cwd=folder)
+    assert [line.partition(": ")[0] for line in result.out.splitlines()[-3:]] == [
+        "--torchmem-project-root",
+        "--torchmem-step",
+        "--torchmem-detach",
+    ]

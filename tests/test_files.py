@@ -13,7 +13,7 @@ import pytest
 from flake8_torchmem.files import find_files
 
 IGNORE_FILES = {
-    ".gitignore": "build/\n*.gen.py\n!kept.gen.py\n/top.py\n# comment\n\ndeep/**/skipped.py\n!\n",
+    ".gitignore": "build/\n*.gen.py\n!kept.gen.py\n/top.py\n# comment\n\ndeep/**/skipped.py\n!\n[z-a]*.py\n",
     "sub/.gitignore": "local.py\n!back.gen.py\n/anchored.py\n",
     "sub/inner/.gitignore": "*\n!.gitignore\n!wanted.py\n",
     ".git/info/exclude": "private.py\n",

@@ -124,6 +124,23 @@ def test_people_are_asked(tmp_path: Path) -> None:
     assert "total += loss\n" not in (tmp_path / "two.py").read_text()
 
 
+def test_whoever_quits_is_done(tmp_path: Path) -> None:
+    """Later files are not even read: one that cannot be would be named."""
+    for name in ("a.py", "b.py", "d.py"):
+        (tmp_path / name).write_text(LEAKY)
+    (tmp_path / "c.py").write_text(BROKEN)
+    command = ("fix", ".", "--interactive")
+    result = torchmem(*command, cwd=tmp_path, stdin=b"y\nq\n")
+    assert (result.status, result.err.count("Make this fix?")) == (0, 2)
+    assert result.err.endswith("torchmem: 2 files not looked at\n")
+    assert "c.py" not in result.out
+    assert result.out.endswith("1 finding fixed in 1 file (1 safe); 1 left; 2 files checked\n")
+    assert [is_mended((tmp_path / name).read_text()) for name in ("a.py", "b.py", "d.py")] == [True, False, False]
+    report = json.loads(torchmem(*command, "--output-format=json", cwd=tmp_path, stdin=b"q\n").out)
+    assert (report["files_checked"], report["errors"], len(report["left"])) == (2, [], 1)
+    assert "not looked at" not in torchmem("fix", "d.py", "--interactive", cwd=tmp_path, stdin=b"q\n").err
+
+
 def test_questions_stay_out_of_the_report(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(LEAKY)
     asked = torchmem("fix", "a.py", "--interactive", "--diff", cwd=tmp_path, stdin=b"perhaps\nY\n")

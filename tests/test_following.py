@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flake8_torchmem import reach
 from flake8_torchmem.analysis.engine import check_text
+from flake8_torchmem.analysis.imports import disk
 from flake8_torchmem.analysis.imports.outline import outline
 from flake8_torchmem.analysis.imports.project import Limits, Project
 
@@ -196,3 +199,63 @@ def o(): pass  # last
     assert found.imports.full.items() >= {"a": "a", "d": "c", "f": "e.f", "g": "g", "h": "h", "k": "i.j"}.items()
     assert found.imports.relative == {"h": (1, "h"), "k": (2, "i.j")}
     assert Project().scope(found, ".")["o"] == "pkg.x.o"
+
+
+@pytest.fixture(scope="module")
+def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of which half lead on to twenty others each, and all of which speak of `predict`."""
+    folder = tmp_path_factory.mktemp("many")
+    count, fan = 10_000, 20
+    for number in range(count):
+        others = [(number * fan + one) % count for one in range(fan)] if number % 2 else [number]
+        imports = "".join(f"from m{one} import step{one}\nfrom m{one} import *\n" for one in others)
+        calls = "".join(f"    step{one}(model, x, optimizer)\n" for one in others)
+        text = f"from lib import predict\n{imports}\n\ndef step{number}(model, x, optimizer):\n{calls}    predict(model, x)\n"
+        (folder / f"m{number}.py").write_text(text)
+    return folder
+
+
+WIDE = Limits(depth=10_000, definitions=10_000, characters=100_000_000)
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"),
+    [(Limits(), 60), (replace(WIDE, read=100_000), 40), (replace(WIDE, read=400_000), 160)],
+    ids=["default", "narrow", "wide"],
+)
+def test_ten_thousand_files_are_followed_as_far_as_the_limits_go(
+    ten_thousand: Path, limits: Limits, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read is counted, and not the time."""
+    sizes = counted(monkeypatch)
+    imports = "".join(f"from m{number} import step{number}\n" for number in range(1, 400, 2))
+    calls = "".join(f"        step{number}(model, x, optimizer)\n" for number in range(1, 400, 2))
+    loop = LOOP.format(imports=imports, call="last").replace("        last(", f"{calls}        step(")
+    found = codes(ten_thousand, {"pyproject.toml": "", "train.py": loop}, "train.py", limits)
+    assert "TM900" not in found
+    assert most / 2 < len(sizes) <= most
+    assert sum(sizes) <= limits.read + max(sizes)
+
+
+@pytest.mark.parametrize("searched", [200_000, 2_000_000])
+def test_callers_are_searched_in_ten_thousand_files_as_far_as_the_limit_goes(
+    ten_thousand: Path, searched: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = counted(monkeypatch)
+    limits = Limits(read=100_000, searched=searched)
+    assert codes(ten_thousand, {"pyproject.toml": "", "lib.py": PREDICT}, "lib.py", limits) == ["TM205"]
+    assert searched < sum(sizes) < searched + 2 * (limits.read + max(sizes))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of all files that are read for imports from now on."""
+    sizes: list[int] = []
+    read = reach.read_regular
+
+    def watched(path: str, most: int) -> bytes:
+        data = read(path, most)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(disk, "read_regular", watched)
+    return sizes

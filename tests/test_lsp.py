@@ -409,7 +409,9 @@ def test_a_slow_check_holds_up_nobody_and_a_dead_one_is_told(tmp_path: Path) -> 
     (worker,) = children(pid_of(editor))
     os.kill(worker, signal.SIGSTOP)
     editor.save(slow)
+    asked = time.monotonic()
     assert editor.hover(quick, LEAK) is not None
+    assert time.monotonic() - asked < 20, "a third of what one check may take"
     editor.change(slow, CLEAN)  # nobody waits for the first answer any more
     assert editor.diagnostics(slow) == []
     assert not is_alive(worker)

@@ -23,7 +23,8 @@ import subprocess, sys, time
 from flake8_torchmem.verify.lifeline import follow
 follow(int(sys.argv[1]))
 subprocess.Popen([sys.executable, "-c", {SLEEPER!r}])
-print("ready", flush=True)
+sys.stdout.write("ready\\n")  # in one piece, also where nothing is buffered
+sys.stdout.flush()
 {SLEEPER}
 """
 PARENT = f"""

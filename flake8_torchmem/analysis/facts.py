@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.gradients.windows import Window
     from flake8_torchmem.analysis.loading.placement import Placement
     from flake8_torchmem.analysis.mended import Remedies
+    from flake8_torchmem.analysis.retention.later_uses import LaterUses
     from flake8_torchmem.analysis.retention.outputs import Outputs
     from flake8_torchmem.analysis.retention.readers import Readers
     from flake8_torchmem.analysis.retention.retained import Retained
@@ -77,6 +78,13 @@ class FileFacts:
         from flake8_torchmem.analysis.retention.readers import Readers
 
         return Readers(self.bindings)
+
+    @memoized
+    def later_uses(self, function: ir.Function, place: str, boxed: bool = False) -> LaterUses:
+        """What becomes of what a place holds, or of what is in it: asked for every value that is stored there."""
+        from flake8_torchmem.analysis.retention.later_uses import LaterUses
+
+        return LaterUses(self, function, place, boxed)
 
     @cached_property
     def budget(self) -> Budget:
@@ -177,7 +185,7 @@ class FileFacts:
         Its own class builds them, and no other clear in the file can mean them. Then the loop lies elsewhere, and the next
         call finds what this one left.
         """
-        if not self.per_batch(function):
+        if not self.per_batch(function) or self._is_test(function):
             return frozenset()
         reached = self.summaries.reached(function)
         steps = {event.owner for inner in reached for event in inner.events() if isinstance(event, ir.Step)}
@@ -189,6 +197,11 @@ class FileFacts:
             return frozenset()
         cleared = {torchapi.last(zero) for zero in named}
         return frozenset(owner for owner in steps if self._built_here(owner, function) and torchapi.last(owner) not in cleared)
+
+    def _is_test(self, function: ir.Function) -> bool:
+        """Whether a method may be a test, which begins with a new optimizer each time."""
+        lineage = self.bindings.lineage(function.owner) if function.owner is not None else ()
+        return any(not torchapi.SETS_UP_TESTS.isdisjoint(cls.methods) for cls in lineage)
 
     def _overridden(self, function: ir.Function) -> frozenset[ir.Function]:
         """The methods of base classes that a method stands for; none if it may call them."""

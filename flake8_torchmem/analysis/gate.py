@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.imports.statements import imports
 from flake8_torchmem.analysis.triggers import OF_COLLECTIONS, READ_DATA_SETS, WITH_COMPANIONS, triggers
-from flake8_torchmem.analysis.units import Unit, declares_option, first_line, units_of
+from flake8_torchmem.analysis.units import Unit, declares_option, descendants, first_line, units_of
 from flake8_torchmem.lazy import regex
 from flake8_torchmem.ownnames import NONE, OwnNames
 
@@ -332,7 +332,15 @@ def _context(unit: Unit, chosen: set[Unit]) -> bool:
         return True
     if isinstance(unit.node, ast.Expr):
         return any(not other.name for other in chosen)
+    if any(name in other.text for name in _bound_within(unit) for other in chosen):
+        return True
     return bool({other.name for other in chosen if other.name} & unit.called)
+
+
+def _bound_within(unit: Unit) -> set[str]:
+    """Names that a module-level branch, loop or block binds."""
+    nodes = (node for statement in (unit.node, *unit.rest) for node in descendants(statement))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _number(node: ast.stmt) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.reaching import in_order
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -34,7 +35,7 @@ def origins(facts: FileFacts, path: str, function: ir.Function, event: ir.Event 
     if event is not None:
         reaching = facts.evidence.reaching(function).at.get(event, {}).get(path)
         if reaching:
-            return [Origin(bind.value, function) for bind in reaching]
+            return [Origin(bind.value, function) for bind in in_order(reaching)]
     scope: ir.Function | None = function
     while scope is not None:
         found = facts.bindings.assigned(scope).get(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.flow import solve
@@ -62,6 +62,14 @@ class Reaching:
             env.pop(path, None)
         env[event.place] = frozenset((event,))
         return env
+
+
+def in_order(binds: Iterable[ir.Bind]) -> list[ir.Bind]:
+    """Bindings in the order of the program: sets have none, and where values are made of one another the first one asked decides."""
+    found = list(binds)
+    if len(found) > 1:
+        found.sort(key=lambda bind: bind.site.mark.number)
+    return found
 
 
 def _places(events: list[ir.Event]) -> frozenset[str]:

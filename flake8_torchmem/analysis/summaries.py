@@ -143,6 +143,6 @@ class Summaries:
                 if call is None:
                     continue
                 callee = self.bindings.callee(call, function)
-                for each in {*((callee,) if callee is not None else ()), *self.bindings.overriding(call, function)}:
+                for each in dict.fromkeys((*((callee,) if callee is not None else ()), *self.bindings.overriding(call, function))):
                     found.setdefault(each, []).append((function, call))
         return found

@@ -63,7 +63,7 @@ WORDS: dict[str, str] = {
         r"|load_state_dict\(\s*self\.|(?:save|load_state_dict)\([^\n]*\bbest_?(?:w|m|st|sd|p|net)"
     ),
     "TM214": (
-        r"(?m:^[ \t]*@[\w.]*cache\b)[\s\S]*(?:Tensor|Module|\bself\b|torch|model|\bnn\b|\.\s*(?:"
+        r"(?m:^[^\S\n]*@[\w. (]*cache\b)[\s\S]*(?:Tensor|Module|\bself\b|torch|model|\bnn\b|\.\s*(?:"
         + "|".join(sorted(torchapi.OF_TENSORS | torchapi.OF_MODULES))
         + r")\b)"
     ),

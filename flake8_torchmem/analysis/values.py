@@ -9,7 +9,8 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, arms, is_leaf
 from flake8_torchmem.analysis.ir import Grad
-from flake8_torchmem.analysis.reaching import Env, Reaching
+from flake8_torchmem.analysis.reaching import Env, Reaching, in_order
+from flake8_torchmem.analysis.settled import settled
 
 MAX_CALLS = 3
 
@@ -65,7 +66,6 @@ class Values:
         self.args = dict(args)
         self.depth = depth
         self.reaching: Reaching = evidence.reaching(function)
-        self._kinds: dict[ir.Bind, Kind] = {}
         self._callees: dict[tuple[ir.Function, Args], Values] = {}
 
     def at(self, expr: ir.Expr, event: ir.Event) -> Kind:
@@ -108,7 +108,7 @@ class Values:
 
     def _any_of(self, binds: frozenset[ir.Bind]) -> Kind:
         """The kind of what several paths gave a place: with graph, if one of them did and none of the others converts it."""
-        kinds = {bind: self.bound(bind) for bind in binds}
+        kinds = {bind: self.bound(bind) for bind in in_order(binds)}
         converted = any(kind in PLAIN and _reads(bind.value, bind.place) for bind, kind in kinds.items())
         if Kind.GRAPH in kinds.values() and not converted and set(kinds.values()) <= {Kind.GRAPH, *PLAIN}:
             return Kind.GRAPH
@@ -123,18 +123,15 @@ class Values:
             return Kind.NUMBER
         return Kind.DETACHED if name in torchapi.DETACHED_ATTRIBUTES or name in torchapi.INDEX_FIELDS else Kind.GRAPH
 
+    @settled(Kind.CONST)  # a binding that reads itself adds nothing of its own
     def bound(self, bind: ir.Bind) -> Kind:
         """The kind of what a binding gave a place; evidence of back-propagation decides what is else unknown."""
-        if bind not in self._kinds:
-            self._kinds[bind] = Kind.CONST  # a binding that reads itself adds nothing of its own
-            env = self.reaching.at.get(bind, {})
-            kind = self.kind(bind.value, env, bind.ctx)
-            if kind is Kind.UNKNOWN and self.evidence.backpropagated(bind, self.function):
-                kind = Kind.GRAPH
-            if kind is Kind.UNKNOWN and self.evidence.is_module(bind.place, self.function):
-                kind = Kind.MODULE
-            self._kinds[bind] = kind
-        return self._kinds[bind]
+        kind = self.kind(bind.value, self.reaching.at.get(bind, {}), bind.ctx)
+        if kind is Kind.UNKNOWN and self.evidence.backpropagated(bind, self.function):
+            kind = Kind.GRAPH
+        if kind is Kind.UNKNOWN and self.evidence.is_module(bind.place, self.function):
+            kind = Kind.MODULE
+        return kind
 
     def _operator(self, expr: ir.Op, env: Env, ctx: ir.Context) -> Kind:
         if expr.op == "format":

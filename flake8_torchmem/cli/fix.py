@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import click
@@ -17,6 +17,7 @@ from flake8_torchmem.files import STDIN, cannot, find_files, read, unreadable
 from flake8_torchmem.fixes import Document, Outcome, Planned, document_of, fix_document
 from flake8_torchmem.model import FileError
 from flake8_torchmem.output.fixes import FixReport, Mended, differences, finding_lines, json_lines, text_lines
+from flake8_torchmem.output.text import count
 from flake8_torchmem.rules.internal import UNREADABLE_FILE
 from flake8_torchmem.settings import Settings
 from flake8_torchmem.source import SourceError
@@ -52,10 +53,13 @@ def fix(
     settings = configuration.settings
     sources = find_files(paths, configuration.exclusions)
     project = partial(Project, top=configuration.project_root) if configuration.follow_imports else None
-    run = _Run(settings, unsafe_fixes, not diff, project, _asking() if interactive else None)
-    files = sources.files if interactive else with_progress(sources.files, len(sources.files))
-    for path in files:
-        run.mend(path, stdin_display_name if path == STDIN else path)
+    questions = _Questions() if interactive else None
+    run = _Run(settings, unsafe_fixes, not diff, project, questions)
+    if questions is None:
+        for path in with_progress(sources.files, len(sources.files)):
+            run.mend(path, stdin_display_name if path == STDIN else path)
+    else:
+        _mend_until(questions, run, sources.files)
     listed = [
         error for error in sources.errors if error.path in sources.missing or UNREADABLE_FILE.code in settings.enabled_codes(error.path)
     ]
@@ -124,20 +128,35 @@ class _Run:
         return fix_document(document, name, self.settings, self.project, self.unsafe, self.wanted)
 
 
-def _asking() -> Wanted:
+class _Questions:
     """Shows a fix and asks, on standard error as standard output may be a report; after `a`ll or `q`uit no more."""
-    answers: list[str] = []
-    colour = wants_colour(sys.stderr)
 
-    def wanted(planned: Planned, document: Document) -> bool:
-        if not answers or answers[-1] not in "aq":
+    def __init__(self) -> None:
+        self.last = ""
+        self.colour = wants_colour(sys.stderr)
+
+    @property
+    def are_over(self) -> bool:
+        """Whether nothing more is wanted."""
+        return self.last == "q"
+
+    def __call__(self, planned: Planned, document: Document) -> bool:
+        """Whether a fix is wanted."""
+        if self.last not in ("a", "q"):
             after = document.edited(planned.fix.edits)
-            write_lines(finding_lines(document.located(planned.finding), planned.fix.safety, colour), sys.stderr)
-            write_lines(differences(planned.finding.path, document, after, colour), sys.stderr)
-            answers.append(_answer())
-        return answers[-1] in "ya"
+            write_lines(finding_lines(document.located(planned.finding), planned.fix.safety, self.colour), sys.stderr)
+            write_lines(differences(planned.finding.path, document, after, self.colour), sys.stderr)
+            self.last = _answer()
+        return self.last in ("y", "a")
 
-    return wanted
+
+def _mend_until(questions: _Questions, run: _Run, files: Sequence[str]) -> None:
+    """Mend file by file until whoever is asked quits: no later one is read."""
+    for done, path in enumerate(files):
+        if questions.are_over:
+            click.echo(f"torchmem: {count(len(files) - done, 'file')} not looked at", err=True)
+            return
+        run.mend(path, path)
 
 
 def _answer() -> str:

@@ -60,12 +60,15 @@ class Narrowing:
         name = shown(path)
         for (file, code), (before, now) in judged.exceeded.items():
             say(f"{file}: {now} findings of {code}, of which {name} knows {before}: a count cannot tell which are new")
-        for (file, code), (before, now) in judged.stale.items():
-            say(f"{file}: {name} knows {before} of {code}, found {now}{'' if self.prune else ': --prune takes it out'}")
-        if judged.known:
-            say(f"{name} knows {judged.known} of the findings")
         if self.prune and judged.stale:
             write_baseline(known.pruned(judged.stale))
+        for (file, code), (before, now) in judged.stale.items():
+            if self.prune:
+                say(f"{file}: {name} knew {before} of {code}: {f'lowered to {now}' if now else 'taken out'}")
+            else:
+                say(f"{file}: {name} knows {before} of {code}, found {now}: --prune {'lowers it' if now else 'takes it out'}")
+        if judged.known:
+            say(f"{name} knows {judged.known} of the findings")
         return replace(report, findings=judged.new)
 
     def _changed(self, report: Report, revision: str, text: Callable[[str], str]) -> Report:

@@ -181,7 +181,7 @@ def _configuration(paths: list[str], given: dict[str, Given], file: str | None, 
     try:
         return configure(paths, given, file, isolated)
     except ConfigurationError as error:
-        raise click.ClickException(printable(str(error))) from error
+        raise click.ClickException("\nError: ".join(map(printable, error.causes))) from error
 
 
 def _show(configuration: Configuration) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flake8_torchmem.configuration.keys import API_KEYS, KEYS, RefusedError
+from flake8_torchmem.configuration.keys import API_KEYS, KEYS, RefusedError, each_of
 from flake8_torchmem.configuration.table import ConfigurationError, Table, find, read
 from flake8_torchmem.files import SKIPPED_FOLDERS, Exclusions
 from flake8_torchmem.model import Severity
@@ -78,10 +78,9 @@ def configure(
         isolated: read no file.
 
     Raises:
-        ConfigurationError: a value is refused, or a file cannot be read; in one line.
+        ConfigurationError: values are refused, or a file cannot be read; all of that, in a line each.
     """
-    table = Table() if isolated else read(file) if file is not None else find(paths)
-    above: dict[str, Any] = {name: _checked(name, one) for name, one in (given or {}).items()}
+    table, above = _read(paths, given or {}, file, isolated)
     below = _beneath(above, table.values)
     values: dict[str, Any] = {name: key.default for name, key in KEYS.items()} | below | above
     origins = dict.fromkeys(KEYS, DEFAULT) | dict.fromkeys(below, table.shown) | {name: one.origin for name, one in (given or {}).items()}
@@ -105,6 +104,24 @@ def configure(
     )
 
 
+def _read(paths: Sequence[str], given: Mapping[str, Given], file: str | None, isolated: bool) -> tuple[Table, dict[str, Any]]:
+    """What the file says, and what is said besides; whatever is wrong in both."""
+    table, above = Table(), dict[str, Any]()
+    causes: list[str] = []
+    try:
+        table = table if isolated else read(file) if file is not None else find(paths)
+    except ConfigurationError as error:
+        causes += error.causes
+    for name, one in given.items():
+        try:
+            above[name] = KEYS[name].read(one.value, os.getcwd())
+        except RefusedError as error:  # noqa: PERF203 - there are a few of them
+            causes += (f"{one.origin}: {cause}" for cause in each_of(error))
+    if causes:
+        raise ConfigurationError(*causes)
+    return table, above
+
+
 def _settings(values: Mapping[str, Any], folder: str) -> Settings:
     return Settings(
         select=values["select"],
@@ -124,13 +141,6 @@ def _exclusions(below: Mapping[str, Any], above: Mapping[str, Any], folder: str,
     added = [(layer["extend-exclude"], where) for layer, where in layers if "extend-exclude" in layer]
     patterns = tuple(Patterns(where, found) for found, where in (*replaced[-1:], *added))
     return Exclusions(frozenset() if replaced else SKIPPED_FOLDERS, patterns, forced)
-
-
-def _checked(name: str, given: Given) -> object:
-    try:
-        return KEYS[name].read(given.value, os.getcwd())
-    except RefusedError as error:
-        raise ConfigurationError(f"{given.origin}: {error}") from None
 
 
 def _beneath(above: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from flake8_torchmem.patterns import spec
 from flake8_torchmem.settings import SettingsError, require_known
 from flake8_torchmem.words import SPELLINGS
 
+MOST_SAID = 20  # of what is wrong
 API_KEYS = {kind.replace("_", "-"): kind for kind in SPELLINGS}
 _TYPES = ((bool, "a boolean"), (str, "a string"), (int, "an integer"), (float, "a float"), (list, "an array"), (dict, "a table"))
 
@@ -29,6 +30,52 @@ class RefusedError(ValueError):
     def __init__(self, cause: str, inner: str = "") -> None:
         super().__init__(cause)
         self.inner = inner
+
+
+class SeveralRefusedError(RefusedError):
+    """The same of several things in one value.
+
+    Args:
+        errors: one for each.
+    """
+
+    def __init__(self, errors: Sequence[RefusedError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = errors
+
+
+class Gathered:
+    """Goes on where a value is refused, so that all that is wrong is said at once; up to a limit."""
+
+    def __init__(self) -> None:
+        self.errors: list[RefusedError] = []
+
+    @contextmanager
+    def going_on(self, inner: str = "") -> Iterator[None]:
+        """What is refused in the block is kept.
+
+        Args:
+            inner: the key within the key that the block is about.
+
+        Raises:
+            SeveralRefusedError: it is enough by now.
+        """
+        try:
+            yield
+        except RefusedError as error:
+            self.errors += [RefusedError(str(one), inner or one.inner) for one in each_of(error)]
+        if len(self.errors) >= MOST_SAID:
+            self.end()
+
+    def end(self) -> None:
+        """Raise what was kept, if there is any."""
+        if self.errors:
+            raise SeveralRefusedError(self.errors[:MOST_SAID])
+
+
+def each_of(error: RefusedError) -> Sequence[RefusedError]:
+    """The single things that are refused."""
+    return error.errors if isinstance(error, SeveralRefusedError) else [error]
 
 
 @dataclass(frozen=True)
@@ -86,22 +133,39 @@ def _entries(value: object, expected: str) -> dict[str, object]:
 
 
 def _codes(value: object, _folder: str) -> tuple[str, ...]:
-    found = _strings(value)
+    found, wrong = _strings(value), Gathered()
+    for code in found:
+        with wrong.going_on():
+            _require_known(code)
+    wrong.end()
+    return found
+
+
+def _require_known(code: str) -> None:
     try:
-        for code in found:
-            require_known(code)
+        require_known(code)
     except SettingsError as error:
         raise RefusedError(str(error)) from None
-    return found
 
 
 def _patterns(value: object, _folder: str) -> tuple[str, ...]:
     found = _strings(value)
     try:
         spec(found)
+    except ValueError:
+        wrong = Gathered()
+        for pattern in found:
+            with wrong.going_on():
+                _require_pattern(pattern)
+        wrong.end()
+    return found
+
+
+def _require_pattern(pattern: str) -> None:
+    try:
+        spec((pattern,))
     except ValueError as error:
         raise RefusedError(f"malformed: {' '.join(str(error).split())}") from None
-    return found
 
 
 def _choice(value: object, known: Iterable[str]) -> str:
@@ -112,41 +176,36 @@ def _choice(value: object, known: Iterable[str]) -> str:
 
 
 def _per_file(value: object, folder: str) -> dict[str, tuple[str, ...]]:
-    found = {}
+    found, wrong = {}, Gathered()
     for pattern, codes in _entries(value, "a table of patterns, each with an array of codes").items():
-        with _within(pattern):
+        with wrong.going_on(pattern):
             if pattern.startswith("!"):
                 raise RefusedError("a pattern cannot be negated here")
             found[_patterns([pattern], folder)[0]] = _codes(codes, folder)
+    wrong.end()
     return found
 
 
 def _severities(value: object, folder: str) -> dict[str, str]:
-    found = {}
+    found, wrong = {}, Gathered()
     for code, severity in _entries(value, "a table of codes, each with a severity").items():
-        with _within(code):
+        with wrong.going_on(code):
             found[_codes([code], folder)[0]] = _choice(severity, [known.value for known in Severity])
+    wrong.end()
     return found
 
 
 def _api(value: object, _folder: str) -> dict[str, tuple[str, ...]]:
-    found = {}
+    found, wrong = {}, Gathered()
     for kind, called in _entries(value, "a table of names").items():
-        with _within(kind):
+        with wrong.going_on(kind):
             if kind not in API_KEYS:
                 raise RefusedError(f"there is no such key{nearest(kind, API_KEYS)}")
             found[kind] = _strings(called)
-            if cause := refused(found[kind]):
-                raise RefusedError(cause)
+            if causes := refused(found[kind]):
+                raise SeveralRefusedError([RefusedError(cause) for cause in causes])
+    wrong.end()
     return found
-
-
-@contextmanager
-def _within(inner: str) -> Iterator[None]:
-    try:
-        yield
-    except RefusedError as error:
-        raise RefusedError(str(error), inner) from None
 
 
 def _path(value: object, folder: str) -> str:

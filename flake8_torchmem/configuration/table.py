@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flake8_torchmem.configuration.keys import KEYS, OF_THE_USER, PATHS, RefusedError, nearest
+from flake8_torchmem.configuration.keys import KEYS, MOST_SAID, OF_THE_USER, PATHS, RefusedError, each_of, nearest
 from flake8_torchmem.reach import is_within, read_regular, top_of
 
 FILE = "pyproject.toml"
@@ -22,7 +22,15 @@ _OURS = re.compile(r"^(?:flake8[-_]?)?torch[-_]?mem$", re.IGNORECASE)
 
 
 class ConfigurationError(ValueError):
-    """A configuration that cannot be obeyed: its text names place, key and cause in one line."""
+    """A configuration that cannot be obeyed: its text names place, key and cause, in a line for each thing that is wrong.
+
+    Args:
+        causes: those lines.
+    """
+
+    def __init__(self, *causes: str) -> None:
+        super().__init__("\n".join(causes))
+        self.causes = causes
 
 
 @dataclass(frozen=True)
@@ -134,9 +142,10 @@ def _ours(path: str, data: bytes) -> object:
     except RecursionError:
         raise ConfigurationError(f"{shown(path)}: nested too deeply") from None
     tools = tools if isinstance(tools, dict) else {}
-    for name in tools:
-        if name != TABLE and _OURS.match(name):
-            raise ConfigurationError(f"{shown(path)}{_line(text, name)}: there is no table [tool.{name}]; did you mean [tool.{TABLE}]?")
+    misnamed = [name for name in tools if name != TABLE and _OURS.match(name)]
+    if misnamed:
+        place = f"{shown(path)}{{}}: there is no table [tool.{{}}]; did you mean [tool.{TABLE}]?"
+        raise ConfigurationError(*(place.format(_line(text, name), name) for name in misnamed[:MOST_SAID]))
     return tools.get(TABLE)
 
 
@@ -157,24 +166,36 @@ def _checked(path: str, data: bytes, found: object, folder: str, top: str | None
     text = data.decode("utf-8")
     if not isinstance(found, dict):
         raise ConfigurationError(f"{shown(path)}{_line(text, TABLE)}: [tool.{TABLE}] has to be a table")
-    return Table(path, folder, {name: _value(path, text, name, value, folder, top) for name, value in found.items()})
+    values: dict[str, Any] = {}
+    causes: list[str] = []
+    for name, value in found.items():
+        try:
+            values[name] = _value(name, value, folder, top)
+        except RefusedError as error:
+            causes += (_complaint(path, text, name, one) for one in each_of(error))
+        if len(causes) >= MOST_SAID:
+            break
+    if causes:
+        raise ConfigurationError(*causes[:MOST_SAID])
+    return Table(path, folder, values)
 
 
-def _value(path: str, text: str, name: str, value: object, folder: str, top: str | None) -> object:
-    try:
-        if name not in KEYS:
-            raise RefusedError(f"there is no such key{nearest(name, KEYS)}")
-        read = KEYS[name].read(value, folder)
-        if top is not None and name in OF_THE_USER:
-            raise RefusedError(f"only the command line, its environment and a file named by --config can say it: {OF_THE_USER[name]}")
-        if top is not None and name == "jobs" and read != "auto":
-            return min(int(str(read)), MOST_JOBS)
-        if top is not None and name in PATHS and not is_within(str(read), top):
-            raise RefusedError(f"it leads out of {shown(top)}, which only the command line and a file named by --config can")
-        return read
-    except RefusedError as error:
-        dotted = ".".join(part if re.fullmatch(r"[\w-]+", part) else f'"{part}"' for part in (name, error.inner) if part)
-        raise ConfigurationError(f"{shown(path)}{_line(text, error.inner, name)}: [tool.{TABLE}] {dotted}: {error}") from None
+def _value(name: str, value: object, folder: str, top: str | None) -> object:
+    if name not in KEYS:
+        raise RefusedError(f"there is no such key{nearest(name, KEYS)}")
+    read = KEYS[name].read(value, folder)
+    if top is not None and name in OF_THE_USER:
+        raise RefusedError(f"only the command line, its environment and a file named by --config can say it: {OF_THE_USER[name]}")
+    if top is not None and name == "jobs" and read != "auto":
+        return min(int(str(read)), MOST_JOBS)
+    if top is not None and name in PATHS and not is_within(str(read), top):
+        raise RefusedError(f"it leads out of {shown(top)}, which only the command line and a file named by --config can")
+    return read
+
+
+def _complaint(path: str, text: str, name: str, error: RefusedError) -> str:
+    dotted = ".".join(part if re.fullmatch(r"[\w-]+", part) else f'"{part}"' for part in (name, error.inner) if part)
+    return f"{shown(path)}{_line(text, error.inner, name)}: [tool.{TABLE}] {dotted}: {error}"
 
 
 def _line(text: str, *names: str) -> str:

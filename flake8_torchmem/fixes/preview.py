@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.settings import Settings
 
 
-MAX_CHECKED = 4_000_000  # characters: each fix is checked with the whole file
+MAX_CHECKED = 1_500_000  # characters: each fix is checked with the whole file
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Opened:
         text: as the editor holds it.
         findings: as they were shown last.
         shown: the version that they were found in; None before the first check, and while one is being awaited.
+        seen: the same, also while they are looked for anew as another file has changed.
         asked: what they depend on, besides the text.
         offers: what can be done about findings, as far as it was asked for.
         all_safe: all safe fixes at once, in a list if that was asked for.
@@ -34,6 +35,7 @@ class Opened:
     text: str
     findings: tuple[Diagnosed, ...] = ()
     shown: int | None = None
+    seen: int | None = None
     asked: frozenset[Question] = frozenset()
     offers: dict[Key, Offer] = field(default_factory=dict)
     all_safe: list[Mended | None] = field(default_factory=list)
@@ -42,7 +44,8 @@ class Opened:
 
     def show(self, findings: tuple[Diagnosed, ...], asked: Iterable[Question]) -> None:
         """Take over what was found in the text as it is."""
-        self.findings, self.asked, self.shown = findings, frozenset(asked), self.version
+        self.findings, self.asked = findings, frozenset(asked)
+        self.shown = self.seen = self.version
         self.offers.clear()
         self.all_safe.clear()
 

@@ -80,7 +80,7 @@ def shut_down(server: Server, params: None) -> None:
 
 async def hover(server: Server, params: types.HoverParams) -> types.Hover | None:
     """The pages of the rules that found something on a line."""
-    document = await server.settled(params.text_document.uri)
+    document = await server.seen(params.text_document.uri)
     here = types.Range(params.position, params.position)
     found = _on_lines(server, document, here) if document is not None else []
     if not found:

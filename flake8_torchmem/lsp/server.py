@@ -134,6 +134,11 @@ class Server(LanguageServer):
     def _publish(self, document: Opened, diagnostics: list[types.Diagnostic]) -> None:
         self.text_document_publish_diagnostics(types.PublishDiagnosticsParams(document.uri, diagnostics, document.version))
 
+    async def seen(self, uri: str) -> Opened | None:
+        """A document with findings in its text, be it that they are looked for anew: that may wait for the check of another one."""
+        document = self.documents.get(uri)
+        return document if document is not None and document.seen == document.version else await self.settled(uri)
+
     async def settled(self, uri: str) -> Opened | None:
         """A document whose findings are those of its text, once they are; None if it is none, or no Python, or changes again."""
         document = self.documents.get(uri)

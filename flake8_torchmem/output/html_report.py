@@ -148,8 +148,9 @@ def _code(located: Located) -> str:
 
 
 def _marked(line: str, number: int, span: Span) -> str:
+    line = line[:WIDEST]
     if not span.line <= number <= span.end_line:
-        return escaped(cells(line[:WIDEST]))
+        return escaped(cells(line))
     begin = span.column - 1 if number == span.line else len(line) - len(line.lstrip())
     end = span.end_column - 1 if number == span.end_line else len(line)
     before, spot, after = (escaped(cells(part)) for part in (line[:begin], line[begin:end], line[end:]))

@@ -13,12 +13,10 @@ from contextlib import contextmanager
 
 from flake8_torchmem.fixes import Document, Planned
 from flake8_torchmem.model import Edit, Safety
-from flake8_torchmem.remedies import Decorate, Guard, Insert, Remedy, Rewrite
+from flake8_torchmem.remedies import Action, Decorate, Guard, Insert, Remedy, Rewrite
 
 SUITES = frozenset({"body", "orelse", "finalbody", "handlers", "cases"})
 HEADED = (ast.stmt, ast.ExceptHandler, ast.match_case)
-# What these do keeps every word that was there.
-KEEPING = (Insert, Rewrite, Guard, Decorate)
 DEEP = 100_000
 Position = tuple[int, int]
 Header = tuple[Position, Position, str]
@@ -69,11 +67,16 @@ def change_of_meaning(planned: Planned, document: Document) -> str:
     if missing is not None:
         return f"outside of the edits: {missing}"
     actions = planned.finding.remedy.actions if isinstance(planned.finding.remedy, Remedy) else ()
-    if planned.fix.safety is Safety.SAFE and all(isinstance(action, KEEPING) for action in actions):
+    if planned.fix.safety is Safety.SAFE and all(map(_keeps, actions)):
         gone = Counter(_words(document.normal)) - Counter(_words(after.normal))
         if gone:
             return f"words gone: {sorted(gone)}"
     return ""
+
+
+def _keeps(action: Action) -> bool:
+    """Whether every word that was there still is; what is put in place of an expression may say it in other words."""
+    return isinstance(action, (Insert, Guard, Decorate)) or (isinstance(action, Rewrite) and "{}" in action.template)
 
 
 def _words(text: str) -> Iterator[str]:

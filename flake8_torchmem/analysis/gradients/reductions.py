@@ -9,6 +9,7 @@ from typing import NamedTuple
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evidence import Evidence
+from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.lazy import Words
 
@@ -99,13 +100,13 @@ class Reductions:
         ):
             return UNKNOWN
         at = self.evidence.reaching(function).at.get(event, {})
-        binds = [bind for bind in at.get(path, ()) if bind not in self._open and not isinstance(bind.value, ir.Const)]
+        binds = [bind for bind in in_order(at.get(path, ())) if bind not in self._open and not isinstance(bind.value, ir.Const)]
         if binds:
             return every(self._bound(bind, function, depth) for bind in binds)
         base, _, name = path.rpartition(".")
         outputs = at.get(base or path.removesuffix("['loss']"), ()) if name == "loss" or path.endswith("['loss']") else ()
         if outputs:
-            calls = [bind.value for bind in outputs]
+            calls = [bind.value for bind in in_order(outputs)]
             return every(self._output(call, function) if isinstance(call, ir.Call) else UNKNOWN for call in calls)
         return self._given(path, function, depth) if path in function.params else UNKNOWN
 

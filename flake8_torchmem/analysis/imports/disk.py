@@ -138,6 +138,8 @@ class Disk:
             folder = pending.pop()
             found = self.scan(folder)
             for name in sorted(found.names):
+                if left <= 0:
+                    return
                 path = os.path.join(folder, name)
                 if name.endswith(".py"):
                     data = self._read(path, root)

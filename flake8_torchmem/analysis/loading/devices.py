@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, followed, origins, returned
+from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def put_on_device(facts: FileFacts, expr: ir.Expr, function: ir.Function, event:
     if not isinstance(expr, ir.Name) or steps > MAX_STEPS:
         return None
     binds = facts.evidence.reaching(function).at.get(event, {}).get(expr.path, frozenset())
-    calls = [put_on_device(facts, bind.value, function, bind, steps + 1) if not bind.ctx.conds else None for bind in binds]
+    calls = [put_on_device(facts, bind.value, function, bind, steps + 1) if not bind.ctx.conds else None for bind in in_order(binds)]
     return calls[0] if calls and all(calls) else None
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
-from flake8_torchmem.analysis.reaching import Env
+from flake8_torchmem.analysis.reaching import Env, in_order
+from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.lazy import Words
 
@@ -54,7 +55,6 @@ class Placement:
         self.function = function
         self.facts = facts
         self.values = facts.values(function)
-        self._places: dict[ir.Bind | ir.Store, Place] = {}
         self._filled: dict[str, list[ir.Store]] = {}
         for event in function.events():
             if isinstance(event, ir.Store) and event.kind == "setitem":
@@ -85,7 +85,7 @@ class Placement:
             binds = env.get(prefix)
             if not binds and prefix.startswith("self."):
                 binds = frozenset(self.facts.bindings.binds(prefix, self.function))
-            found = [self._given(event) for event in (*(binds or ()), *self._filled.get(prefix, ()))]
+            found = [self._given(event) for event in (*in_order(binds or ()), *self._filled.get(prefix, ()))]
             if found:
                 return join(found)
         return Place.DEVICE if paths.root(path) in self.function.params and self._fed_by_lightning() else Place.UNKNOWN
@@ -95,11 +95,9 @@ class Placement:
         cls = self.function.owner
         return cls is not None and self.function.name.endswith("_step") and any(base.endswith("LightningModule") for base in cls.bases)
 
+    @settled(Place.UNKNOWN)
     def _given(self, event: ir.Bind | ir.Store) -> Place:
-        if event not in self._places:
-            self._places[event] = Place.UNKNOWN
-            self._places[event] = self.at(event.value, event)
-        return self._places[event]
+        return self.at(event.value, event)
 
     def _call(self, call: ir.Call, env: Env) -> Place:
         name = call.method

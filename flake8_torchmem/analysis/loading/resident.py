@@ -282,7 +282,7 @@ def _takes(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> Iterator[t
         given = dict(callee.arguments(event.call))
         within = list(callee.events())
         chosen = _varying(facts, callee, within, {param for param, arg in given.items() if _varies(arg, varying)})
-        for path in {path for other in within for path in _parts_taken(other, chosen)}:
+        for path in dict.fromkeys(path for other in within for path in _parts_taken(other, chosen)):
             arg = given.get(path)
             if isinstance(arg, ir.Name) and paths.root(arg.path) not in loop.assigned:
                 yield arg.path, function, event

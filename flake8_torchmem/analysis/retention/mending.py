@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.loading.placement import Place
 from flake8_torchmem.analysis.retention.collected import stays_on_device
-from flake8_torchmem.analysis.retention.later_uses import LaterUses, Use
+from flake8_torchmem.analysis.retention.later_uses import Use
 from flake8_torchmem.analysis.retention.shown import NUMBERS, Shown, gives_default
 from flake8_torchmem.analysis.values import PLAIN, Kind, Values
 from flake8_torchmem.model import Safety
@@ -147,7 +147,7 @@ class Mending:
         if self.shown.varies(found.value, found.event):
             return False
         home = found.home or self.function
-        uses = LaterUses(self.facts, home, found.container, boxed=True).uses
+        uses = self.facts.later_uses(home, found.container, True).uses
         made = [bind.value for bind in bound_anywhere(self.facts, home, found.container)]
         appended = isinstance(found.event, ir.Store) and found.event.kind == "append"
         return Use.METHOD in uses or (appended and Use.JOINED in uses and bool(made) and all(map(_is_dict, made)))  # `d[key].append(x)`
@@ -159,7 +159,7 @@ class Mending:
         if found is None:
             return NoRemedy(SEVERAL)
         boxed = isinstance(event, ir.Store)
-        uses = LaterUses(self.facts, self.function, place, boxed)
+        uses = self.facts.later_uses(self.function, place, boxed)
         by_call = isinstance(event, ir.Bind) and not isinstance(event.value, ir.Op)  # `torch.add(total, x)` takes no number
         numbers = uses.wants_number and not by_call and found.role is Role.VALUE and self._starts_as_number(event, place)
         told = Use.SINGLE in uses.uses and not boxed  # what is shown of one entry says nothing of the others
@@ -170,7 +170,7 @@ class Mending:
         """The remedy for arguments that a method keeps: by what the method, and whoever reads them there, does with each."""
         actions: list[Action] = []
         for param, arg in kept:
-            uses = LaterUses(self.facts, callee, param)
+            uses = self.facts.later_uses(callee, param)
             single = summed and uses.wants_number and self.shown.single(arg, event)
             sure = summed or Use.METHOD in uses.uses
             found = self._rewritten(Stored(event, event.call, Role.WHOLE), arg, ITEM if single else DETACH, sure)

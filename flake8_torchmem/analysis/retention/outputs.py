@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.reaching import in_order
+from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind
 from flake8_torchmem.lazy import Words
 
@@ -38,7 +40,6 @@ class Outputs:
         self.function = function
         self.facts = facts
         self.values = facts.values(function)
-        self._known: dict[ir.Bind, bool] = {}
 
     def parts(self, expr: ir.Expr, event: ir.Event) -> Iterator[ir.Expr]:
         """The parts of a display, or the value itself, which are outputs of a model."""
@@ -73,13 +74,11 @@ class Outputs:
         if _is_small(torchapi.last(path)) or torchapi.last(path) in torchapi.NUMBER_ATTRIBUTES:
             return False
         env = self.values.reaching.at.get(event, {})
-        return any(self._bound(bind) for prefix in paths.prefixes(path) for bind in env.get(prefix, ()))
+        return any(self._bound(bind) for prefix in paths.prefixes(path) for bind in in_order(env.get(prefix, ())))
 
+    @settled(False)
     def _bound(self, bind: ir.Bind) -> bool:
-        if bind not in self._known:
-            self._known[bind] = False
-            self._known[bind] = self.at(bind.value, bind)
-        return self._known[bind]
+        return self.at(bind.value, bind)
 
     def _call(self, call: ir.Call, event: ir.Event) -> bool:
         if self.is_forward(call, event):

@@ -10,6 +10,7 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers, is_leaf
 from flake8_torchmem.analysis.flow import following
+from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.values import PLAIN, Kind
 from flake8_torchmem.lazy import Words
 
@@ -72,7 +73,7 @@ def _graph(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> se
     while pending:
         expr, env = pending.pop()
         for path in carriers(expr):
-            binds = [bind for prefix in paths.prefixes(path) for bind in env.get(prefix, ())]
+            binds = [bind for prefix in paths.prefixes(path) for bind in in_order(env.get(prefix, ()))]
             if (
                 not binds
                 and torchapi.LOSS_NAME.search(torchapi.last(path))

@@ -6,12 +6,15 @@ An edit that calls a method of a value needs this certainty; a finding does with
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.frameworks import returned_losses
+from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.retention.later_uses import SHOWS
+from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind, Values
 from flake8_torchmem.lazy import Words
 
@@ -58,8 +61,6 @@ class Shown:
         self.values = values or facts.values(function)
         self.known = tensors
         self.at = self.values.reaching.at
-        self._tensors: dict[ir.Bind, bool] = {}
-        self._singles: dict[ir.Bind, bool] = {}
         self._lost: set[Key] = set()
         self._parts: set[Key] = set()
         self._find_losses()
@@ -87,7 +88,7 @@ class Shown:
             return True
         if isinstance(expr, ir.Name):
             keys = self._keys(expr.path, event)
-            binds = [bind for _, bind in keys if bind is not None and bind.place == expr.path]
+            binds = in_order(bind for _, bind in keys if bind is not None and bind.place == expr.path)
             return keys <= self._parts or (bool(binds) and all(self._bound_single(bind) for bind in binds))
         if isinstance(expr, ir.Op) and expr.op in ("+", "-", "*", "/", "neg", "**"):
             return all(self.single(arg, event) for arg in expr.args)
@@ -102,7 +103,7 @@ class Shown:
             parts = expr.args[1:] if expr.op == "if" else expr.args
             return any(self.values.at(part, event) in NUMBERS or self.varies(part, event, hops) for part in parts)
         if isinstance(expr, ir.Name):
-            binds = [bind for _, bind in self._keys(expr.path, event) if bind is not None and bind.place == expr.path]
+            binds = in_order(bind for _, bind in self._keys(expr.path, event) if bind is not None and bind.place == expr.path)
             numbers = any(self.values.bound(bind) in NUMBERS for bind in binds)
             return numbers or (hops > 0 and any(self.varies(bind.value, bind, hops - 1) for bind in binds if bind.kind == "assign"))
         if isinstance(expr, ir.Call):
@@ -157,7 +158,7 @@ class Shown:
         annotation = self.function.annotations.get(path)
         if annotation is not None and (path, None) in keys:
             return any(torchapi.last(name) == "Tensor" for name in (annotation.path if isinstance(annotation, ir.Name) else "",))
-        binds = [bind for _, bind in keys if bind is not None and bind.place == path]
+        binds = in_order(bind for _, bind in keys if bind is not None and bind.place == path)
         return bool(binds) and len(binds) == len(keys) and all(self._bound_tensor(bind) for bind in binds)
 
     def _always_lost(self, path: str, keys: set[Key], event: ir.Event) -> bool:
@@ -170,41 +171,43 @@ class Shown:
                     return True
         return False
 
+    @settled(True)  # what a value gets by itself is what it is without
     def _bound_tensor(self, bind: ir.Bind) -> bool:
-        if bind not in self._tensors:
-            self._tensors[bind] = True  # what a value gets by itself is what it is without
-            self._tensors[bind] = bind.kind in ("assign", "augment") and self.tensor(bind.value, bind)
-        return self._tensors[bind]
+        return bind.kind in ("assign", "augment") and self.tensor(bind.value, bind)
 
+    @settled(True)
     def _bound_single(self, bind: ir.Bind) -> bool:
-        if bind not in self._singles:
-            self._singles[bind] = True
-            self._singles[bind] = (bind.place, bind) in self._parts or (
-                bind.kind in ("assign", "augment") and self.single(bind.value, bind)
-            )
-        return self._singles[bind]
+        return (bind.place, bind) in self._parts or (bind.kind in ("assign", "augment") and self.single(bind.value, bind))
 
     def _used_as_tensor(self, path: str, keys: set[Key]) -> bool:
         """Whether the function does with this very value what nothing but a tensor can stand."""
-        for event in self.function.events():
-            for expr in expressions(event):
-                if any(self._shows(node, path) for node in ir.walk(expr)) and keys <= self._keys(path, event):
-                    return True
-        return False
+        return any(keys <= self._keys(path, event) for event in self._showing.get(path, ()))
 
-    def _shows(self, node: ir.Expr, path: str) -> bool:
+    @cached_property
+    def _showing(self) -> dict[str, list[ir.Event]]:
+        """The events that show of a path that it is a tensor."""
+        found: dict[str, list[ir.Event]] = {}
+        for event in self.function.events():
+            shown = (path for expr in expressions(event) for node in ir.walk(expr) for path in self._shown_by(node))
+            for path in dict.fromkeys(shown):
+                found.setdefault(path, []).append(event)
+        return found
+
+    def _shown_by(self, node: ir.Expr) -> Iterator[str]:
+        """The paths that are tensors if an expression is right."""
         if isinstance(node, ir.Call):
-            receiver = node.receiver
-            if node.method in SHOWS and isinstance(receiver, ir.Name) and receiver.path == path:
-                return True
             full = self.facts.evidence.resolve(node.path or "", self.function)
             taken = node.args[:2] if full.startswith("torch.nn.functional.") or self._is_loss_module(node) else ()
-            return any(isinstance(arg, ir.Name) and arg.path == path for arg in taken)
-        if isinstance(node, ir.Op) and node.op in ("-", "*", "/", "<", ">", "<=", ">="):
-            return any(isinstance(arg, ir.Name) and arg.path == path for arg in node.args)
-        if isinstance(node, ir.Item) and isinstance(node.base, ir.Name) and node.base.path == path:
-            return _slices(node.key)
-        return isinstance(node, ir.Name) and any(node.path == f"{path}.{size}" for size in SIZES)
+            receiver = (node.receiver,) if node.method in SHOWS else ()
+            yield from (arg.path for arg in (*receiver, *taken) if isinstance(arg, ir.Name))
+        elif isinstance(node, ir.Op) and node.op in ("-", "*", "/", "<", ">", "<=", ">="):
+            yield from (arg.path for arg in node.args if isinstance(arg, ir.Name))
+        elif isinstance(node, ir.Item) and isinstance(node.base, ir.Name) and _slices(node.key):
+            yield node.base.path
+        elif isinstance(node, ir.Name):
+            path, _, size = node.path.rpartition(".")
+            if size in SIZES:
+                yield path
 
     def _item(self, expr: ir.Item, event: ir.Event) -> bool:
         """A part: of a tensor, or of the result of a function in sight."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
@@ -226,14 +227,23 @@ class Snapshots:
     def stale(self) -> Iterator[Stale]:
         """Reads of snapshots that have changed, in order."""
         for event, state in self.at.items():
-            for held in state:
-                if held.changed is None or _last_turn_only(held.origin) or self._same_branch(held.origin, event):
+            for held in sorted((held for held in state if held.changed is not None), key=self._change):
+                if _last_turn_only(held.origin) or self._same_branch(held.origin, event):
                     continue
                 restores = self._restores(event, held)
                 kept = _kept_over_training(held) and _is_read(event, held)
                 meant = MEANT_TO_STAY.search(torchapi.last(held.place)) and saves(event, held)
                 if (restores or kept or meant) and not self._sometimes_copied(event, held):
                     yield Stale(held, event, restores)
+
+    @cached_property
+    def _numbers(self) -> dict[ir.Event | None, int]:
+        return {event: index for index, event in enumerate(self.function.events())}
+
+    def _change(self, held: Held) -> tuple[int, str, int]:
+        """In which order to tell of what has changed: for one snapshot, by what changes it soonest after it was taken."""
+        taken, changed = self._numbers[held.origin], self._numbers[held.changed]
+        return taken, held.place, (changed - taken) % len(self._numbers)
 
     def _restores(self, event: ir.Event, held: Held) -> bool:
         """`model.load_state_dict(best)`, back into the module that it was taken from."""
