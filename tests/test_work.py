@@ -12,7 +12,7 @@ from flake8_torchmem.analysis.retention.later_uses import LaterUses
 from flake8_torchmem.analysis.retention.recurrence import Recurrence
 from flake8_torchmem.analysis.settled import MAX_LEVELS, settled
 from flake8_torchmem.fixes import Document, Outcome, fix_document
-from flake8_torchmem.fixes.rounds import Rounds
+from flake8_torchmem.fixes.rounds import TOO_MANY, Rounds
 from flake8_torchmem.settings import Settings
 from tests.samples import LEAKY, UNCLEARED
 
@@ -118,6 +118,18 @@ def test_a_fix_that_cannot_be_had_keeps_none_of_the_others_back(monkeypatch: pyt
     assert [left.finding.code for left in outcome.left] == ["TM101"]
     assert outcome.left[0].reason.startswith("the edit would bring TM107")
     assert attempts["_checked"] <= 4  # all; those that do well; the one that does not
+
+
+def test_fixes_that_cannot_be_had_are_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = Settings(extend_select=("TM107",))
+    text = again(NOT_TO_BE_HAD, 40)
+    monkeypatch.setattr("flake8_torchmem.fixes.rounds.MAX_TRIED", 8 * len(text))
+    attempts = counted(monkeypatch, Rounds, "_checked")
+    outcome = fix_document(Document(text, "utf-8"), "dense.py", codes, unsafe=True)
+    reasons = {left.reason for left in outcome.left if left.finding.code == "TM101"}
+    assert TOO_MANY in reasons
+    assert not outcome.fixed
+    assert attempts["_checked"] <= 10
 
 
 def chain(*last: str) -> str:

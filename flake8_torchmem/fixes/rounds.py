@@ -19,7 +19,7 @@ from flake8_torchmem.remedies import Decorate, Guard, NoRemedy, Remedy
 MAX_ROUNDS = 10
 WORD = re.compile(r"\w+")
 MAX_CONSEQUENCES = 3
-MAX_TRIED = 1_000_000  # characters that are checked in all attempts together: hundreds of fixes that do not go together end here
+MAX_TRIED = 500_000  # characters that are checked in all attempts together: some seconds, for hundreds of fixes that do not go together
 MIN_ATTEMPTS = 4
 TOO_MANY = "too many fixes were tried in this file"
 SAFE_ONLY = frozenset({Safety.SAFE})
