@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import TypeVar
 
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
+from flake8_torchmem.analysis.engine import collector_paused
 from flake8_torchmem.fixes.readable import readable
 from flake8_torchmem.model import Finding, Span
 from flake8_torchmem.source import parse
@@ -57,9 +58,10 @@ class Syntax:
         if not readable([parse(text)], self.lines):
             raise Refused("the file is nested too deeply for libcst")
         try:
-            self.module = cst.parse_module(text)
-            wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
-            self._positions: Mapping[cst.CSTNode, CodeRange] = wrapper.resolve(PositionProvider)
+            with collector_paused():
+                self.module = cst.parse_module(text)
+                wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
+                self._positions: Mapping[cst.CSTNode, CodeRange] = wrapper.resolve(PositionProvider)
         except cst.ParserSyntaxError as error:
             said = _PLACE.match(error.message)  # its `raw_line` is one too many, but for the last line
             place = f"line {said[1]}" if said else "this file"
@@ -85,9 +87,9 @@ class Syntax:
     def _by_start(self) -> dict[tuple[int, int], list[cst.CSTNode]]:
         found: dict[tuple[int, int], list[cst.CSTNode]] = {}
         for node in self.parents:
-            if node in self._positions and not isinstance(node, BETWEEN):
-                span = self.span(node)
-                found.setdefault((span.line, span.column), []).append(node)
+            place = self._positions.get(node)
+            if place is not None and not isinstance(node, BETWEEN):
+                found.setdefault((place.start.line, place.start.column + 1), []).append(node)
         return found
 
     def span(self, node: cst.CSTNode) -> Span:
@@ -172,10 +174,15 @@ class Syntax:
         return str(self.module.default_indent)
 
 
+@cache
+def _names(kind: type[cst.CSTNode]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     """Direct children, in the order of their fields."""
-    for field in fields(node):
-        value = getattr(node, field.name)
+    for name in _names(type(node)):
+        value = getattr(node, name)
         if isinstance(value, cst.CSTNode):
             yield value
         elif isinstance(value, (list, tuple)):

@@ -89,6 +89,9 @@ LONG: dict[str, Make] = {
     "handlers": lambda n: "try: loss = f(x)\n" + "{}except y: loss = loss * 2\n" * (n // 10),
     "statements": lambda n: "\n{}".join(["loss = loss + x"] * (n // 10)),
     "names": lambda n: "\n{}".join(f"a{i} = a{i - 1} + loss" for i in range(n // 10)),
+    "names of one another": lambda n: "\n{}".join(
+        ["a0 = loss", *(f"a{i} = a{i - 1} + x" for i in range(1, n // 10)), f"y.append(a{n // 10 - 1})"]
+    ),
     "branches": lambda n: "\n{}".join(f"if x > {i}: loss = loss * 2" for i in range(n // 10)),
     "loops": lambda n: "\n{}".join(["for z in loader: loss = loss * 2"] * (n // 10)),
     "attempts": lambda n: "\n{}".join(["try: loss = f(loss)\n{}except y: optimizer.zero_grad()"] * (n // 10)),
