@@ -179,7 +179,7 @@ def _matters(unit: Unit, own: OwnNames) -> bool:
         return False
     if any(word in text for word in CORE_WORDS) and CORE.search(text):
         return True
-    if torchapi.BATCH_METHOD.match(unit.name):
+    if unit.name and torchapi.BATCH_METHOD.match(unit.name):
         return True
     if unit.name in NEVER or unit.name == "forward" or not _loops(text) or _is_guarded(unit, own):
         return False
@@ -221,7 +221,8 @@ def _loading(units: list[Unit], text: str) -> set[Unit]:
 
 def _growing(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     """Definitions that collect something in loops over data, or join tensors in any loop, for a caller that evaluates."""
-    names = {name for unit in units if EVAL_CALL.search(unit.text) or torchapi.EVAL_NAME.search(unit.name) for name in unit.called}
+    evaluating = (unit for unit in units if EVAL_CALL.search(unit.text) or (unit.name and torchapi.EVAL_NAME.search(unit.name)))
+    names = {name for unit in evaluating for name in unit.called}
     names -= NEVER | {"forward"}
     return {
         unit

@@ -173,5 +173,6 @@ def _named_by(facts: FileFacts, expr: ir.Expr, function: ir.Function) -> list[Or
 def forking_loaders(facts: FileFacts) -> Iterator[Loader]:
     """Loaders that surely have workers, in a file that leaves it to the platform how these are started."""
     found = [loader for loader in loaders(facts) if has_workers(facts, loader)]
-    if found and not any(event.call.method in START_METHODS for function in facts.functions for event in facts.calls(function)):
+    everywhere = facts.program.all_functions() if found else ()  # callers in other files, which may be the script that says how
+    if found and not any(event.call.method in START_METHODS for function in everywhere for event in facts.calls(function)):
         yield from (loader for loader in found if "multiprocessing_context" not in loader.call.kwargs and not loader.call.star)
