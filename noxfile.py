@@ -21,7 +21,7 @@ NEIGHBOURS = ("torchfix", "flake8-bugbear", "pandas-vet", "Flake8-pyproject")
 def tests(session: nox.Session) -> None:
     """The whole suite, with the newest releases of everything."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
 
 
 @nox.session(python=[PYTHONS[0], "3.13", "3.14"])
@@ -51,8 +51,8 @@ def beside(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def torch(session: nox.Session) -> None:
-    """The tests of `verify`; a release of PyTorch can be named: `nox -s torch -- torch==2.2.2`."""
-    session.install("-e", ".[verify]", "numpy", *TOOLS, *session.posargs)
+    """The tests of `verify`; a release of PyTorch can be named: `nox -s torch -- torch==2.2.2`, which is older than NumPy 2."""
+    session.install("-e", ".[verify]", "numpy<2", *TOOLS, *session.posargs)
     session.run(
         "python", "-m", "pytest", *(str(path) for path in sorted(Path("tests").glob("test_verify_*.py"))), "tests/test_fixtures_run.py"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from flake8_torchmem.remedies import NoRemedy, Remedy
@@ -84,24 +84,21 @@ class Finding:
         return self.rows or (self.span.line, self.span.end_line)
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(NamedTuple):
     """The text of a span is replaced; an empty span inserts."""
 
     span: Span
     text: str
 
 
-@dataclass(frozen=True)
-class Fix:
+class Fix(NamedTuple):
     """The edits that mend one finding, made together or not at all, and how much they may change."""
 
     edits: tuple[Edit, ...]
     safety: Safety
 
 
-@dataclass(frozen=True)
-class FileError:
+class FileError(NamedTuple):
     """A file, or a cell of a notebook, that could not be checked.
 
     Attributes:

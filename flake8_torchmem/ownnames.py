@@ -35,6 +35,9 @@ class OwnNames:
     to_host: tuple[str, ...] = ()
     no_grad: tuple[str, ...] = ()
 
+    def __bool__(self) -> bool:
+        return bool(self._by_last_part)
+
     def kinds(self, path: str) -> tuple[str, ...]:
         """What a name stands for; more than one thing for what back-propagates and steps, say.
 

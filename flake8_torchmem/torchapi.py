@@ -9,61 +9,61 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from flake8_torchmem.lazy import regex
+from flake8_torchmem.lazy import Words
 
-OPTIMIZER_NAME = regex(
+OPTIMIZER_NAME = Words(
     r"^(?:\w+_)?(?:adam|adamw|sgd|rmsprop|adagrad)(?:_[a-z0-9])?$|optim(?!ized|ization|ize_|ize$|al)|solver|(?:^|_)opts?(?:$|_|[A-Z0-9])|[a-z]Opt(?:$|_|[A-Z])"
 )
-OPTIMIZER_GROUP = regex(r"^(?:optims|optimizers|optimisers|opts)$")
-NOT_OPTIMIZER_NAME = regex(r"sched|_lr$|^lr_|option|config|cfg|args|params|steps?$|state|name|wd_|class|cls", re.I)
-ENGINE_NAME = regex(
+OPTIMIZER_GROUP = Words(r"^(?:optims|optimizers|optimisers|opts)$")
+NOT_OPTIMIZER_NAME = Words(r"sched|_lr$|^lr_|option|config|cfg|args|params|steps?$|state|name|wd_|class|cls", re.I)
+ENGINE_NAME = Words(
     r"^(?:self|super\(\)|accelerator|fabric|booster|strategy|runner|trainer|deepspeed|manager|plugin|precision)$|engine|accelerator|fabric"
 )
-SCHEDULER_NAME = regex(r"sched|(?:^|_)lr(?:$|_)|warmup|prof|env|sim|ema|annealer|tracker|decay|timer|pbar|bar$|logger|callback", re.I)
-MODULE_NAME = regex(
+SCHEDULER_NAME = Words(r"sched|(?:^|_)lr(?:$|_)|warmup|prof|env|sim|ema|annealer|tracker|decay|timer|pbar|bar$|logger|callback", re.I)
+MODULE_NAME = Words(
     r"^(?:ddp_|base_|raw_|my_|the_)?(?:model|net|network|criterion|loss_fn|loss_func|loss_function|encoder|decoder|backbone"
     r"|classifier|generator|discriminator|critic|actor|policy|unet|vae|policy_net|target_net|q_net|qnet|netG|netD|net_g|net_d"
     r"|[GD]|net_?[GD]_?\w{0,4}|generator_\w+|discriminator_\w+|model_(?!pred|input|output|arg|kwargs|config|name|path|dir|time)\w{1,12}|\w{1,12}_model|\w{1,12}_net|criterion_?\w{0,12}|\w{1,12}_criterion)$"
 )
 # What has functions of such names that are no modules: `writer.generator(...)`, `np.random.generator(...)`.
-HOLDS_NO_MODULES = regex(
+HOLDS_NO_MODULES = Words(
     r"writer|logger|parser|client|data|loader|tokenizer|random|rng|^np$|^os$|builder|factory|registry|utils?$|config", re.I
 )
-NOT_MODULE_NAME = regex(
+NOT_MODULE_NAME = Words(
     r"^(?:prepare|build|get|load|create|make|save|init|initialize|wrap|unwrap|set|update|eval|evaluate|test|train|fit|run|setup|restore|download|import"
     r"|export|convert|find|select|copy|clone|move|delete|remove|push|log|print|summarize|freeze|unfreeze|define|construct|instantiate|generate|define)_"
 )
 # Objects whose calls run without gradients by themselves: pipelines, exported and wrapped predictors.
-SELF_GUARDED = regex(
+SELF_GUARDED = Words(
     r"^(?:YOLO\w*|RTDETR|FastSAM|pipeline|\w{0,80}Pipeline\w{0,80}|InferenceSession|Interpreter|AutoBackend|SentenceTransformer|\w*Predictor)$"
 )
-CRITERION_NAME = regex(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
-LOSS_NAME = regex(
+CRITERION_NAME = Words(r"criterion|loss_?(?:fn|func|function)$|_loss$|^loss_\w+$|(?:Loss|Criterion)$", re.I)
+LOSS_NAME = Words(
     r"(?:^|_)(?:loss(?:es)?|mse|mae|ce|bce|nll|kl|kld|l1|l2|recon|reconstruction|rec|reg|adv|perceptual|commit|aux|elbo|ppl_loss)(?:$|_|\d)"
     r"|loss|Loss|err[DG]$",
     re.I,
 )
-METRIC_NAME = regex(r"acc|accuracy|correct|count|num|prec|top[15k]|iou|f1|auc|n_|hits|id|len|lr|step|epoch|time|score", re.I)
-DATA_NAME = regex(
+METRIC_NAME = Words(r"acc|accuracy|correct|count|num|prec|top[15k]|iou|f1|auc|n_|hits|id|len|lr|step|epoch|time|score", re.I)
+DATA_NAME = Words(
     r"(?:loader|dataset|batch(?:es)?|iterator|train_set|test_set|val_set|prefetcher|samples|(?:^|_|train|test|val)(?:data|dl|iter|ds))s?(?:$|_|\d)"
     r"|tqdm|pbar|progress",
     re.I,
 )
-EPOCH_NAME = regex(r"epoch|fold|run|trial|seed|model|config|cfg|task|stage|phase|checkpoint|ckpt|rounds?$", re.I)
-EVAL_NAME = regex(
+EPOCH_NAME = Words(r"epoch|fold|run|trial|seed|model|config|cfg|task|stage|phase|checkpoint|ckpt|rounds?$", re.I)
+EVAL_NAME = Words(
     r"(?:^|_)(?:eval|evaluate|evaluation|evaluator|val|vali|valid|validate|validation|test|testing|predict|prediction|predictions|infer|inference"
     r"|extract|generate|sample|translate|embed)(?:$|_)"
 )
 # Test runners call these before each test, of which each has an object of its own.
 SETS_UP_TESTS = frozenset({"setUp", "asyncSetUp", "setup_method"})
-BATCH_METHOD = regex(
+BATCH_METHOD = Words(
     r"^_?(?:train(?:ing)?_(?:step|batch|minibatch|iter|iteration)|training_step_end|train_step_single|fit_(?:batch|step)|train_on_batch"
     r"|train_one_(?:batch|step|iter)|optimize_parameters|compute_loss|handle_batch|process_batch|run_step|after_(?:train_iter|batch|loss|pred)"
     r"|on_\w*batch_(?:start|end)|\w*_batch_end)$"
 )
 EVALUATION_STEPS = frozenset({"validation_step", "test_step", "predict_step"})
 ENGINE_GUARDED = EVALUATION_STEPS | {"validation_epoch_end", "test_epoch_end", "on_validation_epoch_end"}
-CHECKPOINT_NAME = regex(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
+CHECKPOINT_NAME = Words(r"ckpt|checkpoint|chkpt|check_?point|state_?dict|^state$|weights|pretrained|^saved|snapshot|resume", re.I)
 CHECKPOINT_KEYS = frozenset(
     (
         "state_dict model optimizer model_state_dict optimizer_state_dict optimizer_state scheduler ema scaler lr_scheduler model_state"
@@ -72,21 +72,21 @@ CHECKPOINT_KEYS = frozenset(
 )
 
 NO_GRAD = frozenset({"no_grad", "inference_mode"})
-NO_GRAD_LIKE = regex(r"no_?grad|inference|eval_?mode|evaluating|eval_decorator|test_?mode|disable_grad|without_grad", re.I)
+NO_GRAD_LIKE = Words(r"no_?grad|inference|eval_?mode|evaluating|eval_decorator|test_?mode|disable_grad|without_grad", re.I)
 GRAD_SWITCH = "set_grad_enabled"
-CLEARS_BY_NAME = regex(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?grad|cleargrads|grads?_(?:zero|reset|clear)|^zero_$", re.I)
-HARMLESS_TO_GRADIENTS = regex(
+CLEARS_BY_NAME = Words(r"(?:zero|clear|reset|clean|wipe|empty)_?(?:the_?)?grad|cleargrads|grads?_(?:zero|reset|clear)|^zero_$", re.I)
+HARMLESS_TO_GRADIENTS = Words(
     r"(?:^|_)(?:lr|learning|rate|save|load|checkpoint|ckpt|log|logger|logging|eval|evaluate|valid|validate|val|test|clip|norm|ema|watch|print|state|dict|info|summary"
     r"|sched|scheduler|warmup|master|count|num|size|plot|visualize|show|len|list|dump|write|writer|isinstance|hasattr|getattr|append|parameters|named"
     r"|parallel|cuda|sync|mark|autocast|barrier|rank|accumulate|unwrap|gather|flops|profile|to|train|adjust|set|get|is|has|should|can|need|needs|must|check|ready|due|freeze|unfreeze|require|requires|scale|unscale|infer|predict|generate|sample|encode|decode|forward)(?:$|_)|^optimizers$",
     re.I,
 )
-MAY_TOUCH_GRADIENTS = regex(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
+MAY_TOUCH_GRADIENTS = Words(r"grad|optim|zero|reset|clear|before|after|begin|hook|pre_|post_|callback|_step$|^step$|^on_", re.I)
 
-WORK_NAME = regex(r"(?:^|_)(?:train|fit|eval|evaluate|valid|validate|test|run|main_worker|learn|train_loop)(?:$|_)", re.I)
-REPORTS = regex(r"plot|vis|log|meter|stat|lr|ema|avg|average|progress|metric|print|bar|hist|board", re.I)
-MAY_TAKE_LOSS = regex(r"(?:^|_)(?:update|learn|step|train)(?:$|_)", re.I)
-TAKES_LOSS = regex(r"backward|backprop|optimi[sz]e|loss_scaler|reinforce|finish_episode", re.I)
+WORK_NAME = Words(r"(?:^|_)(?:train|fit|eval|evaluate|valid|validate|test|run|main_worker|learn|train_loop)(?:$|_)", re.I)
+REPORTS = Words(r"plot|vis|log|meter|stat|lr|ema|avg|average|progress|metric|print|bar|hist|board", re.I)
+MAY_TAKE_LOSS = Words(r"(?:^|_)(?:update|learn|step|train)(?:$|_)", re.I)
+TAKES_LOSS = Words(r"backward|backprop|optimi[sz]e|loss_scaler|reinforce|finish_episode", re.I)
 
 NUMBER_METHODS = frozenset(
     (
@@ -147,18 +147,18 @@ OF_TENSORS = frozenset(
 )
 OF_MODULES = frozenset("parameters named_parameters named_modules named_children state_dict named_buffers".split())
 GATHERS = frozenset({"gather", "gather_for_metrics"})
-LEARNER_NAME = regex(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
-DETACHES_BY_NAME = regex(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
+LEARNER_NAME = Words(r"^self$|agent|policy|learner|trainer|algo|brain|optim|actor|critic", re.I)
+DETACHES_BY_NAME = Words(r"detach|repackage|to_?numpy|to_?item|tensor2float|^as_float")
 PAIR_RESULT = frozenset(("max min topk sort kthvalue median mode cummax cummin").split())
 INDEX_FIELDS = frozenset({"indices"})
 MODULE_WRAPPERS = frozenset(
     {"DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FullyShardedDataParallel", "FSDP", "script"}
 )
-MODULE_FACTORY = regex(
+MODULE_FACTORY = Words(
     r"^(?:torch\.nn\.(?!functional|init|utils|parallel\.scatter)[\w.]*[A-Z]\w*$|torchvision\.models\.|timm\.create_model|monai\.networks\.)"
 )
-MODULE_BASE = regex(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
-OPTIMIZER_FACTORY = regex(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
+MODULE_BASE = Words(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
+OPTIMIZER_FACTORY = Words(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
 MODULE_TRANSPARENT = frozenset(("to cuda cpu half float double bfloat16 train eval requires_grad_ module share_memory").split())
 SAME_ELEMENTS = frozenset(("enumerate tqdm zip reversed sorted list tuple iter trange track islice chain cycle next").split())
 GROWING_METHODS = {"append": "append", "extend": "extend", "appendleft": "append", "insert": "append", "add": "add"}

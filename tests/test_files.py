@@ -136,3 +136,24 @@ def test_missing_paths_are_told_apart(tmp_path: Path, monkeypatch: pytest.Monkey
     sources = find_files(["nowhere.py", "."])
     assert sources.missing == ["nowhere.py"]
     assert [error.path for error in sources.errors] == ["nowhere.py"]
+
+
+@posix_only
+def test_a_tree_that_is_deeper_than_paths_are_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made step by step, as `git checkout` and `tar` make it; what cannot be named is said once, and the walk goes on."""
+    write(tmp_path, "z/last.py")
+    monkeypatch.chdir(tmp_path)
+    try:
+        for _ in range(60):
+            os.mkdir("a" * 200)
+            os.chdir("a" * 200)
+            Path("b.py").touch()
+        os.chdir(tmp_path)
+        sources = find_files(["."])
+        assert 10 < len(sources.files) < 60
+        assert sources.files[-1] == "./z/last.py"
+        (error,) = sources.errors
+        assert "File name too long" in error.message
+    finally:
+        os.chdir(tmp_path)
+        subprocess.run(["rm", "-rf", "a" * 200], check=True)

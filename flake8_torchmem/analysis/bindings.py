@@ -42,23 +42,24 @@ class Bindings:
                 found[place] = path
         return found
 
+    @memoized
+    def visible(self, function: ir.Function) -> dict[str, str]:
+        """The aliases that hold in a function: its own, and those of the functions around it whose names it does not hide."""
+        around = self.visible(function.parent) if function.parent is not None else {}
+        own = self.aliases(function)
+        hidden = [name for name in around if name in function.params or name in function.assigned]
+        return {name: path for name, path in around.items() if name not in hidden} | own if own or hidden else around
+
     def canonical(self, path: str, function: ir.Function) -> str:
         """The path with single-assignment aliases followed, in this function and the ones around it."""
-        for _ in range(MAX_ALIASES):
+        visible = self.visible(function)
+        for _ in range(MAX_ALIASES if visible else 0):
             head = paths.root(path)
-            target = self._alias(head, function)
+            target = visible.get(head)
             if target is None or paths.root(target) == head:
                 break
             path = target + path[len(head) :]
         return path
-
-    def _alias(self, name: str, function: ir.Function) -> str | None:
-        scope: ir.Function | None = function
-        while scope is not None:
-            if name in scope.params or name in scope.assigned:
-                return self.aliases(scope).get(name)
-            scope = scope.parent
-        return None
 
     def binds(self, path: str, function: ir.Function) -> list[ir.Bind]:
         """Where a path is bound: in the function, the ones around it, its class, the module."""
@@ -152,9 +153,7 @@ class Bindings:
             return imported
         base, _, name = path.rpartition(".")
         if base:
-            cls = self.class_of(base, function) or self._only_class_with(name, base)
-            method = self.method(cls, name) if cls else None
-            return method or self._called(path, function)
+            return self._method_at(base, name, function) or self._called(path, function)
         scope: ir.Function | None = function
         while scope is not None:
             if name in scope.nested:
@@ -166,10 +165,27 @@ class Bindings:
             return self.program.functions[name]
         return self._called(path, function)
 
+    def _method_at(self, base: str, name: str, function: ir.Function) -> ir.Function | None:
+        """The method that a name means of the object at a path. Most names are of no method in sight, and their objects need no look."""
+        if name not in self.method_names:
+            return None
+        cls = self.class_of(base, function) or self._only_class_with(name, base)
+        return self.method(cls, name) if cls else None
+
+    @cached_property
+    def method_names(self) -> frozenset[str]:
+        """Names of the methods of all classes in sight."""
+        return frozenset(name for cls in self.program.classes.values() for name in cls.methods)
+
     def _called(self, path: str, function: ir.Function) -> ir.Function | None:
         """What runs when an object of a class in sight is called."""
-        cls = self.class_of(path, function)
+        cls = self.class_of(path, function) if self.has_callables else None
         return self.method(cls, "__call__") or self.method(cls, "forward") if cls else None
+
+    @cached_property
+    def has_callables(self) -> bool:
+        """Whether objects of any class in sight can be called."""
+        return not self.method_names.isdisjoint(("__call__", "forward"))
 
     def _imported(self, path: str, function: ir.Function) -> ir.Function | None:
         """The linked function that a path means, where no variable hides the import."""
@@ -236,8 +252,7 @@ class Bindings:
     @cached_property
     def handed(self) -> frozenset[tuple[str, str]]:
         """Last parts of callees, each with those of the names that they are given by position: `Engine(update)`."""
-        events = (event for function in self.program.all_functions() for event in function.events())
-        calls = (event.call for event in events if isinstance(event, ir.Invoke))
+        calls = (event.call for function in self.program.all_functions() for event in function.calls())
         return frozenset((call.method, torchapi.last(arg.path)) for call in calls for arg in call.args if isinstance(arg, ir.Name))
 
     @cached_property

@@ -5,15 +5,15 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.lazy import Words
 
 Facts = frozenset[tuple[str, bool]]
 Spelled = set[tuple[str, bool]]
 STABLE_CALLS = frozenset({"isinstance", "len", "hasattr", "getattr", "bool", "str", "int"})
-CHANGING = re.compile(r"sync|boundary|should|is_last|do_step|ready|finished|done|flag_step", re.I)
+CHANGING = Words(r"sync|boundary|should|is_last|do_step|ready|finished|done|flag_step", re.I)
 POSITIVE = {"!=": "==", "is not": "is", "not in": "in", ">=": "<", "<=": ">"}
 UNKNOWN = object()
 OPERATIONS: dict[str, Callable[[Any, Any], object]] = {
@@ -22,8 +22,7 @@ OPERATIONS: dict[str, Callable[[Any, Any], object]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Test:
+class Test(NamedTuple):
     """A condition with negations pushed inward.
 
     Attributes:

@@ -11,12 +11,13 @@ from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.frameworks import returned_losses
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.reaching import Reaching
+from flake8_torchmem.lazy import Words
 
-FREEZES_BY_NAME = re.compile(r"requires_grad|toggle_grad|trainable", re.I)
+FREEZES_BY_NAME = Words(r"requires_grad|toggle_grad|trainable", re.I)
 OTHER_FRAMEWORKS = ("jax", "flax", "tensorflow", "keras", "paddle", "mxnet", "onnxruntime", "tensorrt", "openvino")
-WEIGHT_NAME = re.compile(r"lambda|weight|coef|alpha|beta|gamma|scale|ratio|^w_|_w$|args|cfg|config|opt\b|hparams", re.I)
+WEIGHT_NAME = Words(r"lambda|weight|coef|alpha|beta|gamma|scale|ratio|^w_|_w$|args|cfg|config|opt\b|hparams", re.I)
 # A plain `loss` beside the one that is back-propagated is the number for the log.
-FOR_THE_LOG = re.compile(r"^loss$|log|item|val|dict|info|stat|record|scalar|num|display|s$", re.I)
+FOR_THE_LOG = Words(r"^loss$|log|item|val|dict|info|stat|record|scalar|num|display|s$", re.I)
 ENDS_GRAPH = torchapi.NUMBER_METHODS | torchapi.DETACHING_METHODS
 TYPE_TESTS = frozenset({"isinstance", "hasattr", "is_tensor", "issubclass", "callable", "isscalar"})
 CARRIES_PARTS = frozenset({"+", "-", "*", "/", "neg", "pos", "@", "**", "and", "or", "if"})
@@ -73,12 +74,7 @@ class Evidence:
         self.guarded = guarded
         self._marked: dict[ir.Function, set[ir.Bind]] = {}
         self._feeding: dict[ir.Function, frozenset[str]] = {}
-        self._calls = [
-            (function, event.call)
-            for function in bindings.program.all_functions()
-            for event in function.events()
-            if isinstance(event, ir.Invoke)
-        ]
+        self._calls = [(function, event.call) for function in bindings.program.all_functions() for event in function.calls()]
         self._used_as_module = {
             call.receiver.path
             for _, call in self._calls

@@ -13,7 +13,7 @@ from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.flow import Budget
 from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.retention.lifetime import Lifetimes
-from flake8_torchmem.analysis.summaries import Summaries
+from flake8_torchmem.analysis.summaries import EFFECTS, Summaries
 from flake8_torchmem.analysis.turns import MAX_CALLS, Turn, turn_around
 from flake8_torchmem.analysis.values import Values
 
@@ -55,10 +55,15 @@ class FileFacts:
         self.evidence = Evidence(self.bindings, bases, guarded)
         self.functions = tuple(program.own_functions())
 
+    def release(self) -> None:
+        """Let go of all answers: some of them have the facts in turn, and the collector would need long to find that out."""
+        vars(self).clear()
+
     @cached_property
     def trains(self) -> bool:
         """Whether a backward, step or clear is anywhere in sight: without one there is nothing to say about gradients."""
-        return any(self.summaries.effects(function) for function in self.program.all_functions())
+        events = (event for function in self.program.all_functions() for event in function.events())
+        return any(isinstance(event, EFFECTS) for event in events)
 
     @cached_property
     def remedies(self) -> Remedies:
@@ -170,7 +175,7 @@ class FileFacts:
 
     def per_batch(self, function: ir.Function) -> bool:
         """Whether a method steps outside of any loop, and nothing in its file calls it: it is the body of a loop elsewhere."""
-        called = any(not caller.file.linked for caller, _ in self.summaries.callers().get(function, ()))
+        called = any(not caller.file.linked for caller, _ in self.summaries.callers.get(function, ()))
         known = function.owner is not None and function.name != "__init__" and not called
         return known and self.summaries.steps_once(function)
 
@@ -207,7 +212,7 @@ class FileFacts:
 
     def _within(self, reached: frozenset[ir.Function], helper: ir.Function) -> bool:
         """Whether nothing but these functions calls a helper, whose name says that it is private."""
-        callers = {caller for caller, _ in self.summaries.callers().get(helper, ())}
+        callers = {caller for caller, _ in self.summaries.callers.get(helper, ())}
         return helper.name.startswith("_") and callers <= reached
 
     def _built_here(self, owner: str, function: ir.Function) -> bool:
@@ -237,6 +242,13 @@ class FileFacts:
         return Reductions(self.evidence, self.summaries)
 
     @cached_property
+    def clips(self) -> bool:
+        """Whether anything in sight clips gradients."""
+        from flake8_torchmem.analysis.gradients.clipping import clips
+
+        return any(clips(self, function, event.call) for function in self.program.all_functions() for event in function.calls())
+
+    @cached_property
     def clip_effects(self) -> dict[ir.Function, frozenset[str]]:
         """What functions do to gradients, clips and unscaling included."""
         from flake8_torchmem.analysis.gradients import clipping
@@ -250,7 +262,7 @@ class FileFacts:
 
     def effect_in(self, loop: ir.Loop, function: ir.Function, effect: str) -> bool:
         """Whether a loop has a backward, step or zero, itself or in an in-file callee."""
-        return any(loop in event.ctx.loops and effect in self.summaries.effects_of(event, function) for event in function.events())
+        return any(effect in effects and loop in event.ctx.loops for event, effects in self.summaries.acting(function).items())
 
     def trains_each_turn(self, loop: ir.Loop, function: ir.Function) -> bool:
         """Whether every turn of the loop is one backward's worth: no further loop lies between, here or in the callee."""
@@ -269,7 +281,7 @@ class FileFacts:
         marks = {site.mark for site in sites}
         pending = [function for function in self.functions if any(event.site.mark in marks for event in function.events())]
         for function in pending:
-            callers = [caller for caller, _ in self.summaries.callers().get(function, ())]
+            callers = [caller for caller, _ in self.summaries.callers.get(function, ())]
             around = [function.parent] if function.parent is not None else []
             pending += [other for other in dict.fromkeys([*callers, *around]) if other not in pending]
         return pending
@@ -287,7 +299,7 @@ class FileFacts:
         if "backward" in self.summaries.effects(function):
             return False
         seen |= {function}
-        callers = self.summaries.callers().get(function, ())
+        callers = self.summaries.callers.get(function, ())
         others = [(caller, call) for caller, call in callers if caller not in seen]
         if others:
             return all(call.ctx.grad is not ir.Grad.ON or self.guarded_by_callers(caller, seen) for caller, call in others)

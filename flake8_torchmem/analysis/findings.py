@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
@@ -38,8 +37,9 @@ def findings(
     linker = Linker(program, project, root) if project else None
     linked = linker.link(bases) if linker else Linked()
     known = bases | linked.bases, selection.guarded | linked.guarded
+    facts = FileFacts(program, *known, fixing=fixing)
+    again: FileFacts | None = None
     try:
-        facts = FileFacts(program, *known, fixing=fixing)
         found, failure = _reports({code for code in codes if may_report(code, text, facts.trains)}, facts, path)
         homes = facts.homes(site for _, report in found for site in (report.site, *report.mentions))
         sure = _sure(found)
@@ -47,17 +47,20 @@ def findings(
             # What callers in other files know, and what they make, may take a finding back, or make sure of a tentative one.
             linked = linker.link(bases)
             known = bases | linked.bases, selection.guarded | linked.guarded
-            still, failed = _reports({code for code, _ in found}, FileFacts(program, *known, fixing=fixing), path)
+            again = FileFacts(program, *known, fixing=fixing)
+            still, failed = _reports({code for code, _ in found}, again, path)
             sure = _sure(still) if failed is None else sure
             # A remedy has to be right for all callers.
             remedies = {_key(code, report): report.remedy for code, report in still}
-            found = [(code, replace(report, remedy=remedies.get(_key(code, report)))) for code, report in found]
+            found = [(code, report._replace(remedy=remedies.get(_key(code, report)))) for code, report in found]
             failure = failure or failed
         found = [(code, report) for code, report in found if _key(code, report) in sure]
         yield from _findings(found, path, here, linked)
         if failure is not None and INTERNAL_ERROR.code in codes:
             yield failure
     finally:
+        for each in filter(None, (facts, again)):
+            each.release()
         program.release()
 
 
@@ -71,28 +74,36 @@ def _key(code: str, report: Report) -> tuple[object, ...]:
 
 
 def _reports(codes: set[str], facts: FileFacts, path: str) -> tuple[list[tuple[str, Report]], Finding | None]:
-    """What the rules report, and the first failure of one: a rule that fails must not take the others along."""
-    failures: list[Finding] = []
+    """What the rules report, and the first failure of one: a rule that fails must not take the others along.
 
-    def reports(code: str) -> list[tuple[str, Report]]:
+    No function here refers to itself: as part of a cycle the facts, and with them all of the file, would wait for the collector.
+    """
+    found: list[tuple[str, Report]] = []
+    failure: Finding | None = None
+    for code in sorted(codes & rule_codes()):
         try:
-            return [(code, report) for report in rule_module(code).check(facts)]
-        except Exception as error:  # noqa: BLE001
-            if facts.fixing:
-                return unmended(code, error)
-            failures.append(internal_error(path, error))
-            return []
+            found += _of_rule(code, facts)
+        except Exception as error:  # noqa: BLE001, PERF203
+            failure = failure or internal_error(path, error)
+    return found, failure
 
-    def unmended(code: str, error: Exception) -> list[tuple[str, Report]]:
-        """What is found is one thing, what mends it another: that the latter failed must not hide the former."""
+
+def _of_rule(code: str, facts: FileFacts) -> list[tuple[str, Report]]:
+    """What one rule reports. What is found is one thing, what mends it another: that the latter fails must not hide the former."""
+    check = rule_module(code).check
+    if not facts.fixing:
+        return [(code, report) for report in check(facts)]
+    try:
+        return [(code, report) for report in check(facts)]
+    except Exception as error:  # noqa: BLE001
         from flake8_torchmem.remedies import NoRemedy
 
         facts.fixing = False
-        found = [(code, replace(report, remedy=NoRemedy(f"what would mend it failed ({error!r})"))) for _, report in reports(code)]
-        facts.fixing = True
-        return found
-
-    return [report for code in sorted(codes & rule_codes()) for report in reports(code)], failures[0] if failures else None
+        try:
+            unmended = NoRemedy(f"what would mend it failed ({error!r})")
+            return [(code, report._replace(remedy=unmended)) for report in check(facts)]
+        finally:
+            facts.fixing = True
 
 
 def _findings(found: list[tuple[str, Report]], path: str, here: Places, linked: Linked) -> Iterator[Finding]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings, class_around
+from flake8_torchmem.lazy import Words
 
 # Methods whose result the caller back-propagates: of Lightning, of the Trainer of transformers, and of what is modelled on them.
 RETURNS_LOSS = frozenset({"training_step", "training_step_end", "compute_loss"})
 ENGINES = frozenset({"Engine", "DeterministicEngine"})
-PER_BATCH_EVENT = re.compile(r"Events\.(?:ITERATION_\w+|GET_BATCH_\w+|BACKWARD_\w+|MODEL_\w+|OPTIM_\w+)$")
+PER_BATCH_EVENT = Words(r"Events\.(?:ITERATION_\w+|GET_BATCH_\w+|BACKWARD_\w+|MODEL_\w+|OPTIM_\w+)$")
 
 
 def calls_per_batch(bindings: Bindings, function: ir.Function) -> bool:

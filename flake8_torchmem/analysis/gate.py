@@ -40,6 +40,7 @@ DATA = regex(torchapi.DATA_NAME.pattern.replace("(?:$|_|\\d)", "(?![A-Za-z])"), 
 EVALUATION_DATA = regex(r"loader|(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|set|dl|data)", re.I)
 JOINS = regex(r"\b(?:cat|concat|concatenate|hstack|vstack)\b")
 ALIAS = regex(r"import(?<=\bimport)\s+torch\s+as\s+(\w+)")
+LOAD = regex(r"load(?<![\w.]load)\s*\(")
 EVAL_CALL = regex(r"eval(?<=\beval)\s*\(")
 # What a loader calls of the data set or collate function that it is given, and what makes that matter.
 OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
@@ -55,7 +56,7 @@ GUARDS = regex(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
 
 
-@dataclass
+@dataclass(eq=False)
 class Selection:
     """What is to be lowered.
 
@@ -90,7 +91,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
     script = any(EVAL_CALL.search(unit.text) for unit in units if not unit.name)
     evaluating = {unit.cls for unit in units if unit.cls is not None and EVAL_CALL.search(unit.text)}
     predicting = {unit for unit in units if unit.cls in evaluating and torchapi.EVAL_NAME.search(unit.name)}
-    chosen = {unit for unit in units if _matters(unit, own) or unit in predicting or (script and not unit.name and unit.loops)}
+    chosen = {unit for unit in units if _matters(unit, own) or unit in predicting or (script and not unit.name and unit.has_loops)}
     chosen |= _loading(units, text)
     chosen |= {unit for unit in units if unit not in chosen and len(unit.text) < MAX_UNIT and words.found(unit)}
     chosen |= _growing(units, chosen)
@@ -178,12 +179,12 @@ def _matters(unit: Unit, own: OwnNames) -> bool:
         return False
     if any(word in text for word in CORE_WORDS) and CORE.search(text):
         return True
-    if torchapi.BATCH_METHOD.match(unit.name):
+    if unit.name and torchapi.BATCH_METHOD.match(unit.name):
         return True
     if unit.name in NEVER or unit.name == "forward" or not _loops(text) or _is_guarded(unit, own):
         return False
     if EVAL_CALL.search(text):
-        return bool(unit.loops)
+        return unit.has_loops
     # What is asked of the text costs little, so it comes before what is asked of the syntax.
     collects = _loops_over_data(text) and (GROWTH.search(text) or "loader" in text) and _evaluates(unit)
     return bool(collects or torchapi.EVAL_NAME.search(unit.name)) and unit.runs_models
@@ -211,14 +212,17 @@ def _loading(units: list[Unit], text: str) -> set[Unit]:
     """Definitions that call `torch.load`."""
     if "load" not in text:
         return set()
-    torch = "|".join({"torch", *ALIAS.findall(text)})
-    loads = re.compile(rf"\b(?:{torch})\s*\.\s*load\b|(?<![\w.])load\s*\(")
-    return {unit for unit in units if "load" in unit.text and len(unit.text) < MAX_UNIT and loads.search(unit.text)}
+    # Each of them begins with a plain word, which is looked for much faster than one of several.
+    loads = [LOAD, *(re.compile(rf"{torch}(?<=\b{torch})\s*\.\s*load\b") for torch in {"torch", *ALIAS.findall(text)})]
+    return {
+        unit for unit in units if "load" in unit.text and len(unit.text) < MAX_UNIT and any(pattern.search(unit.text) for pattern in loads)
+    }
 
 
 def _growing(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
     """Definitions that collect something in loops over data, or join tensors in any loop, for a caller that evaluates."""
-    names = {name for unit in units if EVAL_CALL.search(unit.text) or torchapi.EVAL_NAME.search(unit.name) for name in unit.called}
+    evaluating = (unit for unit in units if EVAL_CALL.search(unit.text) or (unit.name and torchapi.EVAL_NAME.search(unit.name)))
+    names = {name for unit in evaluating for name in unit.called}
     names -= NEVER | {"forward"}
     return {
         unit
@@ -302,11 +306,11 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
 
     Of classes that do not speak of the device only if `everything` is asked for.
     """
-    around = {unit for unit in chosen if LOADER.search(unit.text)}
+    samples = {unit.cls.name: unit.cls for unit in units if unit.cls and unit.name in OF_LOADERS}
+    around = {unit for unit in chosen if LOADER.search(unit.text)} if samples else set()
     if not around:
         return set()
     classes = {unit.cls for unit in around if unit.cls}
-    samples = {unit.cls.name: unit.cls for unit in units if unit.cls and unit.name in OF_LOADERS}
     makers = {unit for unit in units if unit.cls in classes and samples.keys() & unit.called}
     named = {name for unit in chosen | makers for name in unit.called}
     read = {samples[name] for name in samples.keys() & named}

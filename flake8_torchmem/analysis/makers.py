@@ -43,7 +43,7 @@ def makers(facts: FileFacts, path: str, function: ir.Function) -> Iterator[str]:
 def _values(facts: FileFacts, path: str, function: ir.Function) -> Iterator[tuple[ir.Expr, ir.Function]]:
     """What a path is bound to, and what callers give for it, with where that is written."""
     yield from ((bind.value, home) for bind, home in bound(facts.bindings, path, function))
-    for caller, call in facts.summaries.callers().get(function, ()) if path in function.params else ():
+    for caller, call in facts.summaries.callers.get(function, ()) if path in function.params else ():
         given = dict(function.arguments(call)).get(path)
         if given is not None:
             yield given, caller

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
+from flake8_torchmem.lazy import regex
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.bindings import Bindings
 
 MAX_NAMES = 4
-NAME = re.compile(r"[A-Za-z_][\w.]*")
+NAME = regex(r"[A-Za-z_][\w.]*")
 DISPLAYS = (ir.Seq, ir.Comp)
 CONTAINERS = frozenset({"dict", "OrderedDict", "defaultdict", "list", "tuple", "deque"})
 
@@ -35,13 +35,18 @@ def class_at(bindings: Bindings, path: str, function: ir.Function, names: int = 
             return cls
     if path.endswith("]"):
         return _element(bindings, path, function)
+    if "." in path:
+        return None
     return _annotated(bindings, path, function)
 
 
-def bound(bindings: Bindings, path: str, function: ir.Function) -> Iterator[tuple[ir.Bind, ir.Function]]:
+def bound(bindings: Bindings, path: str, function: ir.Function) -> Iterable[tuple[ir.Bind, ir.Function]]:
     """Where a path is bound, each with the function that binds it."""
+    binds = bindings.binds(path, function)
+    if not binds:
+        return ()
     homes = {bind: home for home in _homes(bindings, path, function) for bind in bindings.assigned(home).get(path, ())}
-    return ((bind, homes.get(bind, function)) for bind in bindings.binds(path, function))
+    return ((bind, homes.get(bind, function)) for bind in binds)
 
 
 def _homes(bindings: Bindings, path: str, function: ir.Function) -> Iterator[ir.Function]:

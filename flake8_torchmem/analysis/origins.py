@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.reaching import in_order
@@ -16,8 +15,7 @@ MAX_STEPS = 8
 Leads = Callable[[ir.Expr, ir.Function], Iterable["Origin"]]
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """A value with the function whose names it is written in. `optional`: one of several callers gives it."""
 
     value: ir.Expr
@@ -88,7 +86,7 @@ def calls_of(facts: FileFacts, function: ir.Function) -> Iterator[tuple[ir.Funct
     """Calls in sight that run a function; those of an `__init__` name its class."""
     cls = function.owner
     if cls is None or function.name != "__init__":
-        yield from facts.summaries.callers().get(function, ())
+        yield from facts.summaries.callers.get(function, ())
         return
     for caller in facts.functions:
         for event in facts.calls(caller):

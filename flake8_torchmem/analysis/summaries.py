@@ -12,6 +12,8 @@ from flake8_torchmem.analysis.memo import memoized
 
 MAX_CALLS = 4
 EFFECTS = (ir.Backward, ir.Step, ir.Zero)
+ACTS = (*EFFECTS, ir.Invoke)
+NOTHING: frozenset[str] = frozenset()
 
 
 class Summaries:
@@ -40,7 +42,7 @@ class Summaries:
         pending = [function for function in found if found[function]]
         while pending:
             function = pending.pop()
-            for caller, _ in self.callers().get(function, ()):
+            for caller, _ in self.callers.get(function, ()):
                 if found[function] - found[caller]:
                     found[caller] |= found[function]
                     pending.append(caller)
@@ -51,11 +53,10 @@ class Summaries:
         """Loops that back-propagate, themselves or in what they call."""
         found: set[ir.Loop] = set()
         for function in self.bindings.program.all_functions():
-            for event in function.events():
-                if not event.ctx.loops:
-                    continue
-                callee = self.bindings.callee(event.call, function) if isinstance(event, (ir.Invoke, ir.Step)) and event.call else None
-                if isinstance(event, ir.Backward) or (callee is not None and "backward" in self.effects(callee)):
+            for event, effects in self.acting(function).items():
+                # What is written as a step may be a method in sight that does it all.
+                callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Step) and event.call else None
+                if "backward" in (effects | self.effects(callee) if callee is not None else effects):
                     found.update(event.ctx.loops)
         return frozenset(found)
 
@@ -76,17 +77,34 @@ class Summaries:
         found = (self.bindings.callee(call, function) for call in calls if call is not None)
         return frozenset(callee for callee in found if callee is not None)
 
+    @memoized
+    def out_of_sight(self, function: ir.Function) -> tuple[ir.Invoke, ...]:
+        """The calls of a function into the unknown that may change gradients, depending on who calls the function."""
+        from flake8_torchmem.analysis.gradients.callees import may_touch
+
+        unseen = (event for event in function.calls() if self.bindings.callee(event.call, function) is None)
+        return tuple(event for event in unseen if may_touch(event.call, function, self.bindings))
+
     def effects_of(self, event: ir.Event, function: ir.Function) -> frozenset[str]:
         """Which of backward, step, zero an event is, or leads to through an in-file call."""
-        if isinstance(event, (ir.Backward, ir.Step, ir.Zero)):
+        return self.acting(function).get(event, NOTHING)
+
+    @memoized
+    def acting(self, function: ir.Function) -> dict[ir.Event, frozenset[str]]:
+        """The events that are, or lead to, a backward, step or zero, with which of them; few are, and all rules ask."""
+        found = {event: self._effects_of(event, function) for event in function.events() if isinstance(event, ACTS)}
+        return {event: effects for event, effects in found.items() if effects}
+
+    def _effects_of(self, event: ir.Event, function: ir.Function) -> frozenset[str]:
+        if isinstance(event, EFFECTS):
             return frozenset({type(event).__name__.lower()})
         callee = self.bindings.callee(event.call, function) if isinstance(event, ir.Invoke) else None
-        return self.effects(callee) if callee is not None else frozenset()
+        return self.effects(callee) if callee is not None else NOTHING
 
     @memoized
     def steps_once(self, function: ir.Function, calls: int = MAX_CALLS) -> bool:
         """Whether a function steps, itself or in a callee, and never in a loop."""
-        stepping = [event for event in function.events() if "step" in self.effects_of(event, function)]
+        stepping = [event for event, effects in self.acting(function).items() if "step" in effects]
         return bool(stepping) and all(not event.ctx.loops and self._once(event, function, calls) for event in stepping)
 
     def _once(self, event: ir.Event, function: ir.Function, calls: int) -> bool:
@@ -115,7 +133,7 @@ class Summaries:
             inner = self.losses(callee, calls - 1)
             yield from (path for param, arg in callee.arguments(event.call) if param in inner for path in direct(arg))  # type: ignore[attr-defined]
 
-    @memoized
+    @cached_property
     def callers(self) -> dict[ir.Function, list[tuple[ir.Function, ir.Call]]]:
         """Who calls a function, and where, as far as can be seen; a call on `self` may be of what derived classes make of the method."""
         found = {function: list(calls) for function, calls in self.bindings.program.outside.items()}

@@ -139,7 +139,7 @@ def _is_called_in_turns(unit: Unit) -> bool:
 
 def _goes_over_inputs(unit: Unit) -> bool:
     """Whether something new comes with every turn, and a model may run over it."""
-    if not unit.loops:
+    if not unit.has_loops:
         return True
     return unit.runs_models and bool(BRINGS.search(unit.text) or any(DATA.search(word) for word in unit.loop_words))
 

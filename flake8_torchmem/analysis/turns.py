@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import frameworks, ir
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 MAX_CALLS = 3
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """One turn of a loop around a function. `events`: what the same turn does elsewhere; `trains`: a backward among it, or after it."""
 
     events: tuple[ir.Event, ...]
@@ -51,7 +49,7 @@ def backpropagates(function: ir.Function) -> bool:
 
 def _called(facts: FileFacts, function: ir.Function, calls: int) -> Turn | None:
     """The turn of a caller's loop that trains, or of the turn that the caller itself is in."""
-    for caller, call in facts.summaries.callers().get(function, ()):
+    for caller, call in facts.summaries.callers.get(function, ()):
         if caller is function:
             continue
         loop = call.ctx.loops[-1] if call.ctx.loops else None

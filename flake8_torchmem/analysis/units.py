@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.lazy import regex
@@ -56,10 +57,17 @@ class Unit:
     @cached_property
     def loops(self) -> tuple[ast.AST, ...]:
         """Its loops and comprehensions."""
-        if "for" not in self.text and "while" not in self.text:
-            return ()
-        nodes = (self.node, *self.rest)
-        return tuple(node for each in nodes for node in (each, *descendants(each)) if isinstance(node, LOOPS))
+        return tuple(self._loops())
+
+    @cached_property
+    def has_loops(self) -> bool:
+        """Whether there are any; the first one is enough to tell."""
+        return any(True for _ in self._loops())
+
+    def _loops(self) -> Iterator[ast.AST]:
+        if "for" in self.text or "while" in self.text:
+            nodes = (node for each in (self.node, *self.rest) for node in chain((each,), descendants(each)))
+            yield from (node for node in nodes if isinstance(node, LOOPS))
 
     @cached_property
     def loop_words(self) -> frozenset[str]:
@@ -73,7 +81,7 @@ class Unit:
     @cached_property
     def runs_models(self) -> bool:
         """Whether something is called in a loop that may be a model, or a function that runs one."""
-        return any(isinstance(node, ast.Call) and _may_run(node.func) for loop in self.loops for node in descendants(loop))
+        return any(isinstance(node, ast.Call) and _may_run(node.func) for loop in self._loops() for node in descendants(loop))
 
 
 def _last_word(text: str) -> str:

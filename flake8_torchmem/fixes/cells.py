@@ -52,7 +52,7 @@ class CellsDocument(Document):
             by_cell[self._cell(edit.span)].append(edit)
         texts = list(self.now.texts)
         for index, inner in by_cell.items():
-            moved = [replace(edit, span=_moved(edit.span, self.now.starts[index] - 1)) for edit in inner]
+            moved = [edit._replace(span=_moved(edit.span, self.now.starts[index] - 1)) for edit in inner]
             texts[index] = Document(f"{texts[index]}\n", "utf-8").edited(moved).text.removesuffix("\n")
             try:
                 self.original.magics.restored(self.original.texts[index], texts[index])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from flake8_torchmem.model import Safety, Severity
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.remedies import NoRemedy, Remedy
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """The catalogue row of one rule.
 
     Attributes:
@@ -42,8 +40,7 @@ class Rule:
     effect: str
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """A defect before it has a position: the syntax it is about, a message and what to write instead.
 
     `{0}`, `{1}` in the message become the line numbers of `mentions`.

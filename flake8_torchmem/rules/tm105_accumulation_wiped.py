@@ -103,7 +103,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
 def _wipes(facts: FileFacts, seen: Observations) -> dict[ir.Zero, list[tuple[Wipe, list[ir.Step]]]]:
     """The clears that are wrong, with all that each wipes and the steps that wait for it."""
     found: dict[ir.Zero, list[tuple[Wipe, list[ir.Step]]]] = {}
-    for wipe in () if _reads_gradients(seen.function) else seen.wiped_in_order:
+    for wipe in seen.wiped_in_order if seen.wiped and not _reads_gradients(seen.function) else ():
         if wipe.owner in seen.claims.get(wipe.backward, ()) and _every_micro_batch(seen, wipe):
             steps = [step for step, name in seen.steps_in_order if name == wipe.owner]
             waiting = [step for step in steps if _waits(facts, seen, step, wipe, steps)]

@@ -77,13 +77,12 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.retention.evaluation import (
     evaluates,
-    evaluates_for_engine,
-    evaluates_once,
+    evaluates_alone,
     forwards,
     goes_over_data,
+    may_evaluate_alone,
     mode_before,
     model_takes_gradients,
-    predicts_per_call,
     proves_no_grad,
     runs,
 )
@@ -108,16 +107,17 @@ RULE = Rule(
 
 def check(facts: FileFacts) -> Iterator[Report]:
     """The first forward of every loop that evaluates with gradients on."""
-    for function in facts.functions if not model_takes_gradients(facts) else ():
-        if function.grad is not ir.Grad.ON or facts.guarded_by_callers(function) or facts.needs_gradients(function):
-            continue
-        if proves_no_grad(facts, function):
+    # Names tell most functions off; what is a model or has a graph is asked of the others alone.
+    seen = {function: _loops(facts, function) for function in facts.functions if function.grad is ir.Grad.ON}
+    asked = {function: loops for function, loops in seen.items() if loops or may_evaluate_alone(facts, function)}
+    for function, loops in asked.items() if asked and not model_takes_gradients(facts) else ():
+        if facts.guarded_by_callers(function) or facts.needs_gradients(function) or proves_no_grad(facts, function):
             continue
         reported: set[ir.Loop | None] = set()
         direct = set(forwards(facts, function))
         for forward in runs(facts, function):
-            loop = _evaluation_loop(facts, function, forward, direct=forward in direct)
-            alone = loop is None and not reported and forward in direct and _evaluates_alone(facts, function, forward)
+            loop = _evaluation_loop(facts, function, forward, loops, direct=forward in direct)
+            alone = loop is None and not reported and forward in direct and evaluates_alone(facts, function, forward)
             if (loop is not None or alone) and loop not in reported:
                 reported.add(loop)
                 where = "in a loop" if loop is not None else "in an evaluation"
@@ -129,15 +129,15 @@ def check(facts: FileFacts) -> Iterator[Report]:
                 )
 
 
-def _evaluates_alone(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
-    """Whether the loop is elsewhere, or there is only one batch."""
-    return any(known(facts, function, forward) for known in (predicts_per_call, evaluates_once, evaluates_for_engine))
+def _loops(facts: FileFacts, function: ir.Function) -> list[ir.Loop]:
+    """The loops of a function that evaluate and train nothing."""
+    return [loop for loop in function.loops if not facts.effect_in(loop, function, "backward") and evaluates(facts, loop, function)]
 
 
-def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke, direct: bool) -> ir.Loop | None:
-    """The outermost loop around a forward that evaluates, goes over data and trains nothing; for what a helper runs, by its iterable."""
+def _evaluation_loop(facts: FileFacts, function: ir.Function, forward: ir.Invoke, loops: list[ir.Loop], direct: bool) -> ir.Loop | None:
+    """The outermost of the loops that is around a forward and goes over data; for what a helper runs, by its iterable."""
     for loop in forward.ctx.loops:
-        if facts.effect_in(loop, function, "backward") or not evaluates(facts, loop, function):
+        if loop not in loops:
             continue
         over_data = goes_over_data(facts, loop, function)
         one_model_per_turn = paths.root(forward.call.path or "") in loop.assigned

@@ -70,7 +70,6 @@ DISPLAY: taking gradients with `autograd.grad`, or clearing after their last use
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir
@@ -102,7 +101,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
             if isinstance(event, ir.Backward) and creates_graph(facts, function, event.call):
                 report = _kept(facts, function, event)
                 if report is not None:
-                    yield replace(report, tentative=not repeated(facts, function, event))
+                    yield report._replace(tentative=not repeated(facts, function, event))
 
 
 def _kept(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> Report | None:

@@ -79,7 +79,6 @@ registers a hook, which runs once per forward then. Outputs that may be tuples, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis.retention.hook_growth import grows, in_use, trains, unremoved
@@ -108,7 +107,7 @@ def check(facts: FileFacts) -> Iterator[Report]:
     """Hooks whose places grow, and hooks that pile up."""
     for found in kept(facts):
         if grows(facts, found):
-            yield replace(_report(facts, found, facts.remedies.let_go(found) if facts.fixing else None), tentative=not in_use(facts, found))
+            yield _report(facts, found, facts.remedies.let_go(found) if facts.fixing else None)._replace(tentative=not in_use(facts, found))
     for function, event, loop in unremoved(facts):
         yield Report(
             event.site,

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from enum import Enum
 
 from flake8_torchmem import torchapi
-from flake8_torchmem.analysis import ir
+from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.gradients.owners import Frame, Owners
+from flake8_torchmem.lazy import Words
 
 LIBRARY = (
     "torch.",
@@ -26,11 +28,11 @@ LIBRARY = (
     "functools.",
     "einops.",
 )
-HOLDERS = re.compile(r"callback|hook|trainer|runner|engine|handler|learner|event|plugin|strategy|algorithm", re.I)
-BACKPROPAGATES = re.compile(r"backward|optim|step|update|train|scaler|grad|engine|backprop|learn", re.I)
+HOLDERS = Words(r"callback|hook|trainer|runner|engine|handler|learner|event|plugin|strategy|algorithm", re.I)
+BACKPROPAGATES = Words(r"backward|optim|step|update|train|scaler|grad|engine|backprop|learn", re.I)
 # Objects and copies made of modules; what they do later is another call.
-CONSTRUCTS = re.compile(r"^(?:[A-Z]\w*[a-z]\w*|(?:create|build|make|copy|clone|wrap)(?:_\w+)?)$")
-MODULE_METHODS_THAT_CLEAR = re.compile(r"zero|(?:reset|clear)_?grad", re.I)
+CONSTRUCTS = Words(r"^(?:[A-Z]\w*[a-z]\w*|(?:create|build|make|copy|clone|wrap)(?:_\w+)?)$")
+MODULE_METHODS_THAT_CLEAR = Words(r"zero|(?:reset|clear)_?grad", re.I)
 
 
 class Touch(Enum):
@@ -39,6 +41,29 @@ class Touch(Enum):
     NOTHING = 0
     GRADIENTS = 1
     LOSS = 2
+
+
+def may_touch(call: ir.Call, function: ir.Function, bindings: Bindings) -> bool:
+    """Whether a call out of sight is worth a judgement, whoever calls the function: most are of libraries, or hand over nothing.
+
+    Args:
+        call: the call.
+        function: that it is in.
+        bindings: what names stand for.
+    """
+    name, path = call.method, bindings.canonical(call.path, function) if call.path else ""
+    if name in torchapi.NUMBER_FUNCTIONS:
+        return False
+    if any(True for _ in _given(call)):
+        # Only what no caller gives another meaning is surely the library.
+        fixed = not any(paths.root(path) in scope.locals for scope in function.scopes())
+        return not (fixed and torchapi.resolve(path, call.ctx.file.imports).startswith(LIBRARY))
+    return name == "replay" or (isinstance(call.receiver, ir.Name) and _may_change(name))
+
+
+def _may_change(name: str) -> bool:
+    """Whether a method of whoever holds the gradients may do something to them."""
+    return bool(torchapi.MAY_TOUCH_GRADIENTS.search(name)) and not torchapi.HARMLESS_TO_GRADIENTS.search(name)
 
 
 def touches(call: ir.Call, frame: Frame, owners: Owners, losses: frozenset[str]) -> Touch:
@@ -59,7 +84,7 @@ def touches(call: ir.Call, frame: Frame, owners: Owners, losses: frozenset[str])
     given = list(_given(call))
     if BACKPROPAGATES.search(name) and any(p in losses for p in given):
         return Touch.LOSS
-    if _holder(call, frame, owners) and torchapi.MAY_TOUCH_GRADIENTS.search(name) and not torchapi.HARMLESS_TO_GRADIENTS.search(name):
+    if _may_change(name) and _holder(call, frame, owners):
         return Touch.LOSS
     if name in ("train", "eval", "__init__") or torchapi.HARMLESS_TO_GRADIENTS.search(name):
         return Touch.NOTHING

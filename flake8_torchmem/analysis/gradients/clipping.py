@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.gradients.callees import HOLDERS
 from flake8_torchmem.analysis.memo import memoized
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 CLIP_FUNCTIONS = frozenset({"clip_grad_norm_", "clip_grad_norm", "clip_grad_value_", "clip_grads_with_norm_"})
-CLIPS_IN_PLACE = re.compile(r"\.grad(?:\.data)?\.(?:clamp|clip)_$")
+CLIPS_IN_PLACE = Words(r"\.grad(?:\.data)?\.(?:clamp|clip)_$")
 CLIP_METHODS = frozenset({"clip_grad_norm_", "clip_grad_value_", "clip_gradients"})
 # Accelerate and Lightning unscale by themselves before they clip.
-UNSCALES_FIRST = re.compile(r"accelerator|fabric|^self$|trainer|engine", re.I)
-MAY_TRAIN = re.compile(r"train|learn|update|step|fit", re.I)
+UNSCALES_FIRST = Words(r"accelerator|fabric|^self$|trainer|engine", re.I)
+MAY_TRAIN = Words(r"train|learn|update|step|fit", re.I)
 MEASURES_FROM = 1000
 
 
-@dataclass(frozen=True)
-class Misplaced:
+class Misplaced(NamedTuple):
     """A clip in the wrong place.
 
     Attributes:
@@ -80,7 +79,7 @@ class Clipping:
 
     def misplaced(self) -> Iterator[Misplaced]:
         """Clips in the wrong place, each once."""
-        for clip in self.clips if self.steps else ():
+        for clip in self.clips if self.steps and self.facts.clips else ():
             found = self._scaled(clip) or self._late(clip) or self._early(clip)
             if found is not None:
                 yield found
@@ -160,7 +159,7 @@ class Clipping:
         backwards = [event for event in self.events if "backward" in self.does(event)]
         if backwards:
             return any(clip in self.after(event) and compatible(event, clip) and self._is_scaled(event) for event in backwards)
-        family = {caller for caller, _ in self.facts.summaries.callers().get(self.function, ())}
+        family = {caller for caller, _ in self.facts.summaries.callers.get(self.function, ())}
         family |= set(self.function.owner.methods.values()) if self.function.owner else set()
         return not any("unscale" in self.facts.clip_effects[member] for member in family)
 
@@ -261,12 +260,12 @@ def _own_effect(facts: FileFacts, function: ir.Function, event: ir.Event) -> fro
         return frozenset()
     if "unscale" in event.call.method:
         return frozenset({"unscale"})
-    if _clips(facts, function, event.call):
+    if clips(facts, function, event.call):
         return frozenset({"clip"})
     return frozenset({"?"}) if _may_train(facts, function, event.call) else frozenset()
 
 
-def _clips(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
+def clips(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
     """Whether a call clips for sure, and does not only measure the norm."""
     path = facts.evidence.resolve(call.path or "", function)
     name = torchapi.last(path)

@@ -14,13 +14,14 @@ from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.gradients.callees import constructs
 from flake8_torchmem.analysis.turns import MAX_CALLS
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 POSITION = {"torch.autograd.backward": 3}
 IN_PLACE = frozenset({"zero_", "fill_"})
-MAY_CLEAR = re.compile(r"(?:^|_)(?:zero|reset|clear|clean|step|optimi[sz]er?)(?:$|_)|(?:zero|reset|clear|clean)_?grad", re.I)
+MAY_CLEAR = Words(r"(?:^|_)(?:zero|reset|clear|clean|step|optimi[sz]er?)(?:$|_)|(?:zero|reset|clear|clean)_?grad", re.I)
 
 
 def creates_graph(facts: FileFacts, function: ir.Function, call: ir.Call) -> bool:
@@ -36,14 +37,14 @@ def handed_in(facts: FileFacts, function: ir.Function, backward: ir.Backward) ->
     given = set(ir.names(backward.value))
     at = facts.evidence.reaching(function).at[backward]
     of_caller = bool(given) and all(path in function.params and not at.get(path) for path in given)
-    return of_caller and not backward.ctx.loops and not facts.summaries.callers().get(function)
+    return of_caller and not backward.ctx.loops and not facts.summaries.callers.get(function)
 
 
 def repeated(facts: FileFacts, function: ir.Function, event: ir.Event | ir.Call, calls: int = MAX_CALLS) -> bool:
     """Whether something happens turn after turn of a loop in sight: once is no growth."""
     if event.ctx.loops or frameworks.calls_per_batch(facts.bindings, function) or facts.per_batch(function):
         return True
-    callers = facts.summaries.callers().get(function, ()) if calls else ()
+    callers = facts.summaries.callers.get(function, ()) if calls else ()
     return any(repeated(facts, caller, call, calls - 1) for caller, call in callers)
 
 
@@ -65,7 +66,7 @@ def cleared_somewhere(facts: FileFacts, function: ir.Function) -> bool:
 
 def _callers(facts: FileFacts, function: ir.Function) -> set[ir.Function]:
     """Who calls the function; what else the module body runs is another matter."""
-    found = {caller for caller, _ in facts.summaries.callers().get(function, ())}
+    found = {caller for caller, _ in facts.summaries.callers.get(function, ())}
     return found - ({facts.program.module} if facts.program.module else set())
 
 

@@ -224,17 +224,13 @@ class Explorer:
             yield from self.call(event.call, callee, state, frame)
             return
         touch = self.plan(frame).touched[event]
-        for owner in state.known():
-            state = typestate.forget(state, owner)
-        state = state._replace(suspects=frozenset())
-        yield state._replace(ready=()) if touch is Touch.LOSS else state
+        ready = () if touch is Touch.LOSS else state.ready
+        yield typestate.forget_all(state)._replace(suspects=frozenset(), ready=ready)
 
     def call(self, call: ir.Call, callee: ir.Function, state: State, frame: Frame) -> Iterator[State]:
         """Go through an in-file callee, unless that leads too deep."""
         if frame.depth >= MAX_CALLS or callee in frame.stack:
-            for owner in state.known():
-                state = typestate.forget(state, owner)
-            yield state._replace(suspects=frozenset(), ready=())
+            yield typestate.forget_all(state)._replace(suspects=frozenset(), ready=())
             return
         inner = self.owners.frame(call, callee, frame)
         if (inner, state) not in self.exits:
@@ -245,8 +241,10 @@ class Explorer:
             yield after._replace(facts=(after.facts & state.facts) | frozenset(lasting))
 
     def bind(self, event: ir.Bind, state: State, frame: Frame) -> Iterator[State]:
-        stale = self.plan(frame).overwrites.get(event, frozenset())
-        facts = frozenset(fact for fact in state.facts if fact[0] not in stale) | self.plan(frame).known.get(event, frozenset())
+        plan, facts = self.plan(frame), state.facts
+        stale = plan.overwrites.get(event)
+        if stale is not None:
+            facts = frozenset(fact for fact in facts if fact[0] not in stale) | plan.known[event]
         source = event.delta or event.value
         if event.place in self.losses and event.kind in ("assign", "augment") and not frame.depth and computed(source):
             if state.loss is not None and state.loss.place == event.place not in ir.names(event.value):
@@ -254,7 +252,7 @@ class Explorer:
                 self.settle(over, None)
                 state = state._replace(suspects=state.suspects - over)
             state = state._replace(ready=frame.loops + event.ctx.loops, loss=event)
-        if self.plan(frame).built(event):
+        if plan.built(event):
             state = typestate.forget(state, self.owners.owner(event.place, frame))
         yield state._replace(facts=facts) if facts != state.facts else state
 
@@ -263,8 +261,8 @@ class Explorer:
         if edge.turn is not None:
             over = {suspect for suspect in state.suspects if edge.turn in enclosing(suspect.turn)}
             self.settle(over, None)
-            state = typestate.next_turn(state, edge.turn)._replace(suspects=state.suspects - over)
-            return state._replace(facts=frozenset(fact for fact in state.facts if fact[0] not in self.plan(frame).volatile))
+            facts = frozenset(fact for fact in state.facts if fact[0] not in self.plan(frame).volatile)
+            return typestate.next_turn(state, edge.turn)._replace(suspects=state.suspects - over, facts=facts)
         if edge.handler:
             return state._replace(ready=(), suspects=frozenset())
         test = self.plan(frame).tests.get(edge)

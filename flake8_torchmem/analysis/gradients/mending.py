@@ -120,7 +120,7 @@ class Clears(Places):
         if clear is None or len(ends) < len(steps):
             return NoRemedy("the clear and the step are in functions of their own")
         alone = self._only(clear, "zero", home)
-        if not alone and len(self.facts.summaries.callers().get(wipe.frame.function, ())) != 1:
+        if not alone and len(self.facts.summaries.callers.get(wipe.frame.function, ())) != 1:
             return NoRemedy("others call the function that clears")
         if all(map(self._is_cleared, steps)):
             return remedy(Remove(clear.site if alone else wipe.zero.site))

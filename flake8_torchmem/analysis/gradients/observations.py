@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flake8_torchmem.analysis import conditions, ir
 from flake8_torchmem.analysis.gradients.owners import Frame
@@ -11,8 +12,7 @@ from flake8_torchmem.analysis.gradients.owners import Frame
 ORDER_DEFECTS = ("TM102", "TM103", "TM104")
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What one step found on one path: `good`, or the code of the defect, with the event that caused it."""
 
     code: str
@@ -20,8 +20,7 @@ class Verdict:
     cause: ir.Event | None = None
 
 
-@dataclass(frozen=True)
-class Wipe:
+class Wipe(NamedTuple):
     """A clear of gradients that no step had used, in the loop of the backward that added them; `frame`: where it happened."""
 
     zero: ir.Zero
@@ -30,7 +29,7 @@ class Wipe:
     owner: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Observations:
     """What was seen on all paths from one function.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.bindings import Bindings
 from flake8_torchmem.analysis.memo import memoized
+from flake8_torchmem.lazy import Words
 
 MAX_NAMES = 4
 REMAINDERS = frozenset({"numpy.mod", "numpy.remainder", "numpy.fmod", "math.fmod", "torch.remainder", "torch.fmod", "operator.mod"})
-WINDOW_NAME = re.compile(
+WINDOW_NAME = Words(
     r"accum|should_?(?:step|update|sync|optim)|sync_grad|boundary|do_(?:step|update|opt)|is_(?:update|step|sync|last_micro)"
     r"|update_(?:now|step|freq)|step_now|iter_size|micro|grad_acc|acc_(?:steps|iters|grad)",
     re.I,
@@ -20,8 +21,7 @@ WINDOW_NAME = re.compile(
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!=", "is": "==", "is not": "!="}
 
 
-@dataclass(frozen=True)
-class Period:
+class Period(NamedTuple):
     """A test that comes true once per `size` turns.
 
     Attributes:
@@ -131,7 +131,7 @@ class Periods:
         bind = self._only_bind(cond, function) if names else None
         if bind is not None:
             period = self.read(bind.value, function, holds, names - 1)
-            return replace(period, read=period.read or bind) if period else None
+            return period._replace(read=period.read or bind) if period else None
         return self._counted(cond, "!=", ir.Const(0), function, holds) if isinstance(cond, ir.Name) else None
 
     def _among(self, cond: ir.Op, function: ir.Function, holds: bool, names: int) -> Period | None:
@@ -141,7 +141,7 @@ class Periods:
             period = self.read(part, function, holds, names)
             if period is not None:
                 others = tuple(other for other in cond.args if other is not part)
-                return replace(period, guards=period.guards + others) if together else replace(period, tails=period.tails + others)
+                return period._replace(guards=period.guards + others) if together else period._replace(tails=period.tails + others)
         return None
 
     def _compared(self, left: ir.Expr, op: str, right: ir.Expr, function: ir.Function, holds: bool) -> Period | None:

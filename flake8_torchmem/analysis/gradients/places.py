@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,13 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.conditions import Spelled, spelled
 from flake8_torchmem.analysis.gradients.clipping import CLIPS_IN_PLACE
 from flake8_torchmem.analysis.gradients.observations import Observations
+from flake8_torchmem.lazy import Words, regex
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-SPELLED = re.compile(r"^[A-Za-z_][\w.]*(?:\[(?:'[^'\[\]]*'|\d+)\])*(?:\(\))?$")
-READS_GRADIENT = re.compile(r"\.grad(?:$|[.\[])")
+SPELLED = regex(r"^[A-Za-z_][\w.]*(?:\[(?:'[^'\[\]]*'|\d+)\])*(?:\(\))?$")
+READS_GRADIENT = Words(r"\.grad(?:$|[.\[])")
 
 
 class Places:

@@ -42,7 +42,9 @@ class Plan:
         self.summaries = summaries
         function = frame.function
         self.touched = dict(self._touching(losses))
-        self._deciding = {id(cond) for event in function.events() if self._acts(event) for cond, _, _ in event.ctx.conds}
+        returns = (event for event in function.events() if isinstance(event, ir.Return))
+        self._acting: frozenset[ir.Event] = frozenset((*self.touched, *summaries.acting(function), *returns))
+        self._deciding = {id(cond) for event in self._acting for cond, _, _ in event.ctx.conds}
         self._deciding |= {id(cond) for loop in function.loops for cond in loop.skips}
         self.siblings: dict[ir.Edge, ir.Edge] = {}
         self.tests: dict[ir.Edge, conditions.Test] = {}
@@ -54,7 +56,7 @@ class Plan:
         stable = {part.text for edge, test in self.tests.items() if not self._changes(edge) for part in _all_parts(test)}
         # A plain name may come again in a callee.
         self.remembered = frozenset(text for text in self.names if text in stable or counts[text] > 1 or text.isidentifier())
-        binds = (event for event in function.events() if isinstance(event, ir.Bind))
+        binds = (event for event in function.events() if isinstance(event, ir.Bind)) if self.names else ()
         self.overwrites = {event: stale for event in binds if (stale := self._stale(event))}
         self.known = {event: frozenset(self._decided(event, parts)) for event in self.overwrites}
         self.events = {block.index: found for block in function.blocks if (found := tuple(self._kept(block, losses)))}
@@ -62,19 +64,14 @@ class Plan:
         self._onward: dict[ir.Block, tuple[ir.Block, ...]] = {}
 
     def _touching(self, losses: frozenset[str]) -> Iterator[tuple[ir.Invoke, Touch]]:
-        function = self.frame.function
-        for event in function.events():
-            if isinstance(event, ir.Invoke) and self.summaries.bindings.callee(event.call, function) is None:
-                touch = touches(event.call, self.frame, self.owners, losses)
-                if touch is not Touch.NOTHING:
-                    yield event, touch
+        for event in self.summaries.out_of_sight(self.frame.function):
+            touch = touches(event.call, self.frame, self.owners, losses)
+            if touch is not Touch.NOTHING:
+                yield event, touch
 
     def effects(self, event: ir.Event) -> frozenset[str]:
         """Which gradient events an event is, or leads to."""
         return self.summaries.effects_of(event, self.frame.function)
-
-    def _acts(self, event: ir.Event) -> bool:
-        return isinstance(event, ir.Return) or event in self.touched or bool(self.effects(event))
 
     def built(self, event: ir.Bind) -> bool:
         """Whether a binding makes a new optimizer: what the old one's parameters held is of no interest."""
@@ -118,14 +115,14 @@ class Plan:
             if isinstance(event, ir.Bind):
                 if event in self.overwrites or (event.place in losses and not self.frame.depth) or self.built(event):
                     yield event
-            elif not isinstance(event, ir.Return) and self._acts(event):
+            elif event in self._acting and not isinstance(event, ir.Return):
                 yield event
 
     def reachable(self, block: ir.Block) -> frozenset[ir.Event]:
         """Events that can still happen in this turn from the start of a block."""
         if block not in self._reach:
             events = (event for reached in within_turn(block) for event in reached.events)
-            self._reach[block] = frozenset(event for event in events if self._acts(event))
+            self._reach[block] = frozenset(event for event in events if event in self._acting)
         return self._reach[block]
 
     def onward(self, block: ir.Block) -> tuple[ir.Block, ...]:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evidence import Evidence
 from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.summaries import Summaries
+from flake8_torchmem.lazy import Words
 
 MAX_DEPTH = 12
 MAX_CALLERS = 2
-FUNCTIONAL = re.compile(
+FUNCTIONAL = Words(
     r"^torch\.nn\.functional\.(?:cross_entropy|nll_loss|mse_loss|l1_loss|smooth_l1_loss|huber_loss|binary_cross_entropy(?:_with_logits)?"
     r"|poisson_nll_loss|gaussian_nll_loss|ctc_loss|\w+_margin_loss|\w*margin_\w*loss|hinge_embedding_loss|cosine_embedding_loss)$"
 )
-MODULES = re.compile(r"^torch\.nn\.(?:modules\.loss\.)?\w+Loss$")
-CRITERION = re.compile(r"^_?(?:criterion|loss_?(?:fn|func|function)|lossfn|loss_criterion)$", re.I)
+MODULES = Words(r"^torch\.nn\.(?:modules\.loss\.)?\w+Loss$")
+CRITERION = Words(r"^_?(?:criterion|loss_?(?:fn|func|function)|lossfn|loss_criterion)$", re.I)
 SAME = frozenset({"to", "cuda", "float", "half", "double", "squeeze", "view", "reshape", "contiguous", "clone", "scale", "requires_grad_"})
 COUNTS = frozenset({"sum", "numel", "size", "len", "count_nonzero"})
 IN_PLACE = frozenset({"div_", "mul_", "true_divide_"})
 
 
-@dataclass(frozen=True)
-class Reduced:
+class Reduced(NamedTuple):
     """What is known of a loss.
 
     Attributes:
@@ -56,12 +56,12 @@ def every(parts: Iterable[Reduced]) -> Reduced:
 def total(parts: Iterable[Reduced]) -> Reduced:
     """A sum: the mean in it counts, whatever is added to it."""
     found = list(parts)
-    return replace(every(found), mean=any(part.mean for part in found))
+    return every(found)._replace(mean=any(part.mean for part in found))
 
 
 def divided(part: Reduced, divisor: ir.Expr) -> Reduced:
     """A quotient. Of a sum of several losses the divisor may be their number: it says nothing."""
-    return replace(part, divisors=(*part.divisors, divisor if len(part.calls) == 1 else ir.Opaque()))
+    return part._replace(divisors=(*part.divisors, divisor if len(part.calls) == 1 else ir.Opaque()))
 
 
 class Reductions:
@@ -119,7 +119,7 @@ class Reductions:
     def _given(self, param: str, function: ir.Function, depth: int) -> Reduced:
         """What every caller in the file gives for a parameter."""
         found = []
-        for caller, call in self.summaries.callers().get(function, ()):
+        for caller, call in self.summaries.callers.get(function, ()):
             event = next((event for event in caller.events() if getattr(event, "call", None) is call), None)
             value = dict(function.arguments(call)).get(param)
             found.append(self.of(value, event, caller, depth) if value is not None and event is not None else UNKNOWN)
@@ -223,7 +223,7 @@ class Reductions:
 
     def _arguments(self, param: str, function: ir.Function) -> list[tuple[ir.Expr, ir.Function]]:
         """What callers in the file give for a parameter."""
-        callers = self.summaries.callers().get(function, ()) if param in function.params else ()
+        callers = self.summaries.callers.get(function, ()) if param in function.params else ()
         found = ((dict(function.arguments(call)).get(param), caller) for caller, call in callers)
         return [(value, caller) for value, caller in found if value is not None]
 

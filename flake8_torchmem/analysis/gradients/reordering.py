@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.gradients.places import READS_GRADIENT, SPELLED, Places, binds, conds_of, is_with
+from flake8_torchmem.lazy import Words
 from flake8_torchmem.remedies import Insert, Move, NoRemedy, Remedy, remedy
 
-NO_SYNC = re.compile(r"^no_\w*sync$")
+NO_SYNC = Words(r"^no_\w*sync$")
 
 
 class Backwards(Places):

@@ -11,21 +11,22 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.gradients.reductions import Reduced
 from flake8_torchmem.analysis.gradients.windows import Fires, Window
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-SCALES_GRADIENTS = re.compile(
+SCALES_GRADIENTS = Words(
     r"(?:(?<!un)scale|mul|multiply|div|divide|normali[sz]e|average|avg|reduce)\w{0,80}grad|grad\w{0,80}(?:_scale(?!r)|_mul|_div|normali|averag|reduc)",
     re.I,
 )
-GRADIENTS = re.compile(r"(?:^|[._])grads?(?:$|[._\[])")
-GRADIENT = re.compile(r"\.grad(?:\.data)?$|\.grad[\[.]")
+GRADIENTS = Words(r"(?:^|[._])grads?(?:$|[._\[])")
+GRADIENT = Words(r"\.grad(?:\.data)?$|\.grad[\[.]")
 SCALING_METHODS = frozenset({"div_", "mul_", "copy_", "_foreach_div_", "_foreach_mul_"})
-RATE = re.compile(r"(?:^|[._'])(?:\w{0,80}lr|learning_rate|step_size)(?:$|[_'\]])", re.I)
-ADAPTIVE = re.compile(r"adam|rmsprop|adafactor|lion|lamb|adagrad|rprop", re.I)
-EPISODE = re.compile(r"episode|rollout|traject|(?:^|_)tasks?(?:$|_)", re.I)
-LEAVES_LOSSES = re.compile(r"manual_backward$|(?:^|\.)fabric\.backward$")
+RATE = Words(r"(?:^|[._'])(?:\w{0,80}lr|learning_rate|step_size)(?:$|[_'\]])", re.I)
+ADAPTIVE = Words(r"adam|rmsprop|adafactor|lion|lamb|adagrad|rprop", re.I)
+EPISODE = Words(r"episode|rollout|traject|(?:^|_)tasks?(?:$|_)", re.I)
+LEAVES_LOSSES = Words(r"manual_backward$|(?:^|\.)fabric\.backward$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,21 +50,26 @@ class Fault:
 
 def faults(facts: FileFacts) -> Iterator[Fault]:
     """The losses of all windows that are not divided as they should be."""
-    everywhere = tuple(facts.program.all_functions())
-    if not facts.windows or any(map(rescales, everywhere)):
+    found = [fault for window in facts.windows if window.size is not None for fault in _of_window(facts, window, window.size)]
+    # What scales gradients is looked for in the whole program, so only where there is something to say.
+    everywhere = tuple(facts.program.all_functions()) if found else ()
+    if any(map(rescales, everywhere)):
         return
     divisors = {name for function in everywhere for name in rate_divisors(function)}
-    for window in facts.windows:
-        number = facts.periods.number(window.size, window.function)
-        if window.size is None or (number is not None and number <= 1) or window.fires is Fires.INVERTED:
-            continue
-        if _on_purpose(window) or not divisors.isdisjoint(map(torchapi.last, ir.names(window.size))):
-            continue
-        for function in facts.functions:
-            for event in function.events():
-                if isinstance(event, ir.Backward) and event in window.backwards and _plain(event, window):
-                    found = facts.reductions.of(event.value, event, function)
-                    yield from _fault(facts, window, event, found)
+    for fault in found:
+        if fault.window.size is not None and divisors.isdisjoint(map(torchapi.last, ir.names(fault.window.size))):
+            yield fault
+
+
+def _of_window(facts: FileFacts, window: Window, size: ir.Expr) -> Iterator[Fault]:
+    number = facts.periods.number(size, window.function)
+    if (number is not None and number <= 1) or window.fires is Fires.INVERTED or _on_purpose(window):
+        return
+    for function in facts.functions:
+        for event in function.events():
+            if isinstance(event, ir.Backward) and event in window.backwards and _plain(event, window):
+                found = facts.reductions.of(event.value, event, function)
+                yield from _fault(facts, window, event, found)
 
 
 def _on_purpose(window: Window) -> bool:
@@ -115,7 +121,8 @@ def rescales(function: ir.Function) -> bool:
         if isinstance(event, ir.Bind) and GRADIENT.search(event.place) and not isinstance(event.value, ir.Const):
             return True
         if isinstance(event, ir.Invoke):
-            method, given = event.call.method, [path for arg in (event.call.func, *event.call.operands) for path in ir.names(arg)]
+            method = event.call.method
+            given = (path for arg in (event.call.func, *event.call.operands) for path in ir.names(arg))
             if method == "register_hook" or (method in SCALING_METHODS and any(map(GRADIENTS.search, given))):
                 return True
             if SCALES_GRADIENTS.search(method) and not method.startswith(("clip", "zero")):

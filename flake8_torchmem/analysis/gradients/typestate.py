@@ -85,8 +85,10 @@ class State(NamedTuple):
     def having(self, owner: str, gradients: Gradients) -> State:
         """With the gradients of one owner replaced."""
         found = dict(self.owners)
+        if found.get(owner) == gradients:
+            return self
         found[owner] = gradients
-        return self._replace(owners=tuple(sorted(found.items(), key=lambda item: item[0])))
+        return State(tuple(sorted(found.items(), key=lambda item: item[0])), *self[1:])
 
 
 def backward(state: State, event: Backward, loops: tuple[Loop, ...]) -> State:
@@ -119,6 +121,11 @@ def forget(state: State, owner: str) -> State:
     return state.having(owner, UNKNOWN)
 
 
+def forget_all(state: State) -> State:
+    """Something unknown had all gradients in hand."""
+    return State(tuple([(owner, UNKNOWN) for owner, _ in state.owners]), *state[1:])
+
+
 def trust(state: State, owner: str) -> State:
     """The gradients may have been cleared on the way: no claim that they were used before."""
     old = state.of(owner)
@@ -127,11 +134,14 @@ def trust(state: State, owner: str) -> State:
 
 def next_turn(state: State, loop: Loop) -> State:
     """A loop starts over: what happened in its last turn is not of this turn."""
-    owners = tuple(
-        (owner, gradients._replace(turns=before(gradients.turns, loop), wasted_turns=before(gradients.wasted_turns, loop)))
-        for owner, gradients in state.owners
-    )
+    owners = tuple([(owner, _begun(gradients, loop)) for owner, gradients in state.owners])
     return state._replace(owners=owners, ready=before(state.ready, loop))
+
+
+def _begun(gradients: Gradients, loop: Loop) -> Gradients:
+    if loop not in gradients.turns and loop not in gradients.wasted_turns:
+        return gradients
+    return gradients._replace(turns=before(gradients.turns, loop), wasted_turns=before(gradients.wasted_turns, loop))
 
 
 def before(turns: tuple[Loop, ...], loop: Loop) -> tuple[Loop, ...]:

@@ -14,8 +14,9 @@ from flake8_torchmem.analysis.flow import within_turn
 from flake8_torchmem.analysis.gradients.observations import Observations
 from flake8_torchmem.analysis.gradients.periods import Period, Periods, increment
 from flake8_torchmem.analysis.summaries import Summaries
+from flake8_torchmem.lazy import Words
 
-ENDLESS = re.compile(r"cycle|infinite|forever|endless|repeat|^count$|stream|islice", re.I)
+ENDLESS = Words(r"cycle|infinite|forever|endless|repeat|^count$|stream|islice", re.I)
 CHUNKS = frozenset({"chunk", "split", "tensor_split"})
 
 
@@ -304,7 +305,7 @@ def tail_dropped(window: Window, summaries: Summaries) -> ir.Event | None:
 def _steps_elsewhere(window: Window, summaries: Summaries) -> bool:
     """Whether a caller, or something called after the loop, may step on what is left."""
     function, loop = window.function, window.loop
-    callers = [caller for caller, _ in summaries.callers().get(function, ())]
+    callers = [caller for caller, _ in summaries.callers.get(function, ())]
     if any(isinstance(event, ir.Step) and event.owner for caller in callers for event in caller.events()):
         return True
     after = (event for event in function.events() if isinstance(event, ir.Invoke) and loop not in event.ctx.loops)

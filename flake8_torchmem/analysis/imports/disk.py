@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flake8_torchmem.reach import is_within, read_regular, top_of
 from flake8_torchmem.source import SourceError, decode
@@ -23,7 +24,7 @@ LISTING, TEXT, SEARCH = "listing", "text", "search"
 Question = tuple[str, str]
 
 
-@dataclass
+@dataclass(eq=False)
 class Trace:
     """What was asked while something was computed.
 
@@ -38,15 +39,14 @@ class Trace:
         self.asked |= other.asked
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(NamedTuple):
     """A folder's Python files, folders and marks of a project; and its folders that are no links, sorted."""
 
     names: frozenset[str] = frozenset()
     inner: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(eq=False)
 class Disk:
     """The disk as one run sees it.
 

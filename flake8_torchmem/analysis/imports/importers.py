@@ -81,11 +81,14 @@ class Importers:
                 continue
             self.allowance.pay(len(text))
             program = self._lowered(path, text, called)
-            for caller in program.all_functions() if program else ():
-                calls = [event.call for event in caller.events() if isinstance(event, ir.Invoke) and event.call.method == name]
+            if program is None:
+                continue
+            self.program.added.append(program)
+            for caller in program.all_functions():
+                calls = [event.call for event in caller.calls() if event.call.method == name]
                 if calls and caller.name != name:
                     self.left -= 1
-                    self.program.add(program)  # type: ignore[arg-type]
+                    self.program.add(program)
                     yield from ((caller, call, path) for call in calls)
 
     def _lowered(self, path: str, text: str, called: re.Pattern[str]) -> ir.Program | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,19 +12,20 @@ from flake8_torchmem.analysis import gate, ir, paths
 from flake8_torchmem.analysis.imports.project import Allowance, Definition, Place, Project
 from flake8_torchmem.analysis.lower import lower
 from flake8_torchmem.analysis.objects import annotated
+from flake8_torchmem.lazy import Words, regex
 from flake8_torchmem.model import Span
 from flake8_torchmem.ownnames import OwnNames
 from flake8_torchmem.source import Places
 
 # What a long function must speak of to change gradients, to detach tensors, or to guard; short ones are read in any case.
-SPEAKS = re.compile(r"backward|zero_grad|\.step\(|\.grad\b|no_grad|inference_mode|set_grad_enabled|detach\(|\.item\(")
+SPEAKS = regex(r"backward|zero_grad|\.step\(|\.grad\b|no_grad|inference_mode|set_grad_enabled|detach\(|\.item\(")
 SHORT = 1_200
 # Questions and announcements change nothing.
-IDLE = re.compile(r"^_?(?:is|has|requires?|get_logger|log|print|warn|deprecat\w*|add_\w*docstring\w*)(?:_|$)")
+IDLE = Words(r"^_?(?:is|has|requires?|get_logger|log|print|warn|deprecat\w*|add_\w*docstring\w*)(?:_|$)")
 MAX_DEFINITION = 60_000
 
 
-@dataclass
+@dataclass(eq=False)
 class Linked:
     """What linking adds to the facts of a file.
 
@@ -85,10 +85,10 @@ class Linker:
     def _called(self, functions: Iterator[ir.Function]) -> Iterator[str]:
         """Full names of what functions call, or name as the class of something, where it may be an import."""
         for function in functions:
-            imported = function.file.imports.keys() - _locals(function)
-            for path in (*_calls(function), *_classes(function)):
-                if paths.root(path) in imported:
-                    yield torchapi.resolve(path, function.file.imports)
+            imported = function.file.imports
+            found = [path for path in (*_calls(function), *_classes(function)) if paths.root(path) in imported]
+            hidden = _locals(function) if found else ()
+            yield from (torchapi.resolve(path, imported) for path in found if paths.root(path) not in hidden)
 
     def _add(self, name: str) -> Iterator[str]:
         """Link one name; yields what its definition needs in turn."""
@@ -164,7 +164,7 @@ def _calls(function: ir.Function) -> Iterator[str]:
 
 def _classes(function: ir.Function) -> Iterator[str]:
     """Names that are written as those of classes, in annotations and as arguments: `defaultdict(AverageMeter)`."""
-    calls = (event.call for event in function.events() if isinstance(event, ir.Invoke))
+    calls = (event.call for event in function.calls())
     arguments = (arg.path for call in calls for arg in call.args if isinstance(arg, ir.Name))
     declared = (name for annotation in function.annotations.values() for name in annotated(annotation))
     return (path for path in (*arguments, *declared) if torchapi.last(path)[:1].isupper())

@@ -23,7 +23,7 @@ DEFINES = re.compile(r"^(?:async\s+)?(?:def|class)\s+(\w+)", re.M)
 IMPORTS = re.compile(r"^[^\S\n]*(?:lazy\s+)?(?:from\s+[\w.]+\s+import|import)\b", re.M)
 
 
-@dataclass
+@dataclass(eq=False)
 class Imports:
     """What a file, or a part of it, imports, as it is written.
 
@@ -56,7 +56,7 @@ class Imports:
         self.relative.update(later.relative)
 
 
-@dataclass
+@dataclass(eq=False)
 class Outline:
     """An imported file.
 

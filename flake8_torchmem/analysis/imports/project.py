@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem.analysis.imports.disk import MARKERS, Disk, Trace
 from flake8_torchmem.analysis.imports.outline import Outline, outline
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MAX_HOPS = 8
 MAX_CLIMB = 40  # folders upwards in which an absolute import is looked for
-MAX_KEPT = 1_000
 LOOK_UP = 1_000  # characters that can be read in the time of a look-up in folders and outlines, at most
 
 
@@ -39,6 +38,7 @@ class Limits:
         read: characters of files in which definitions are looked for, and again of those in which callers are.
         searched: bytes of other files that are searched for callers when something is about to be reported.
         kept: bytes of imported files that are kept in memory; more are read again when they are asked for again.
+        lowered: definitions that are kept, lowered, for other files; flake8's own collector goes over all that is kept.
     """
 
     depth: int = 4
@@ -47,9 +47,10 @@ class Limits:
     read: int = 10_000_000
     searched: int = 40_000_000
     kept: int = 40_000_000
+    lowered: int = 1_000
 
 
-FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, read=3_000_000, searched=8_000_000, kept=3_000_000)
+FLAKE8_LIMITS = Limits(depth=2, definitions=24, characters=60_000, read=3_000_000, searched=8_000_000, kept=3_000_000, lowered=48)
 
 
 class Allowance:
@@ -79,8 +80,7 @@ class Allowance:
         self.left -= characters
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A definition: the outline of its file, its name there, and its name in the project."""
 
     outline: Outline
@@ -88,7 +88,7 @@ class Place:
     full: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Definition:
     """A lowered definition of an imported file, with what its header says of a class."""
 
@@ -97,7 +97,7 @@ class Definition:
     guarded: frozenset[str]
 
 
-@dataclass
+@dataclass(eq=False)
 class Project:
     """Everything that imports can reach, read lazily, each file once.
 
@@ -129,11 +129,12 @@ class Project:
         """
         key = (place.outline.path, place.full)
         scope = self.scope(place.outline, root)
-        if key not in self._definitions:
-            if len(self._definitions) >= MAX_KEPT:
-                self._definitions.clear()
-            self._definitions[key] = read(place, scope)
-        return self._definitions[key]
+        kept = self._definitions
+        found = kept.pop(key) if key in kept else read(place, scope)
+        kept[key] = found  # what was asked for last goes last
+        if len(kept) > self.limits.lowered:
+            del kept[next(iter(kept))]
+        return found
 
     def root(self, folder: str) -> str:
         """The project's folder: the given one, else the nearest around with a marker of a project, else that of the outermost package."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 SUITES = ("body", "orelse", "handlers", "finalbody", "cases")
+_SUITES_OF: dict[type[ast.AST], tuple[str, ...]] = {}  # most statements have none
 
 
 def imports(tree: ast.Module) -> tuple[dict[str, str], dict[str, tuple[int, str]]]:
@@ -35,6 +36,10 @@ def _import_statements(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found.append(node)
         else:
-            for suite in SUITES:
-                pending.extend(getattr(node, suite, ()))
+            kind = type(node)
+            suites = _SUITES_OF.get(kind)
+            if suites is None:
+                suites = _SUITES_OF[kind] = tuple(suite for suite in SUITES if suite in kind._fields)
+            for suite in suites:
+                pending.extend(getattr(node, suite))
     return found

@@ -75,7 +75,8 @@ class Site:
 class Expr:
     """Base of the expression trees."""
 
-    __slots__ = ()
+    __slots__ = ("_names",)
+    _names: tuple[str, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -213,6 +214,24 @@ class Context:
     handler: Handler | None = None
     accumulate: bool = False
 
+    def differing(
+        self,
+        loops: tuple[Loop, ...] | None = None,
+        grad: Grad | None = None,
+        cond: tuple[Expr, bool, int] | None = None,
+        handler: Handler | None = None,
+        accumulate: bool | None = None,
+    ) -> Context:
+        """This one with some of it changed, and a condition more."""
+        return Context(
+            self.file,
+            self.loops if loops is None else loops,
+            self.grad if grad is None else grad,
+            self.conds if cond is None else (*self.conds, cond),
+            self.handler if handler is None else handler,
+            self.accumulate if accumulate is None else accumulate,
+        )
+
     def conds_inside(self, loop: Loop | None) -> tuple[tuple[Expr, bool], ...]:
         """The conditions between this loop and the event."""
         depth = self.loops.index(loop) + 1 if loop in self.loops else 0
@@ -236,11 +255,13 @@ def walk(expr: Expr) -> Iterator[Expr]:
             pending.extend(reversed(below(node)))
 
 
-def names(expr: Expr) -> list[str]:
-    """Every access path that the expression reads."""
-    if type(expr) is Name:
-        return [expr.path]
-    return [node.path for node in walk(expr) if isinstance(node, Name)]
+def names(expr: Expr) -> tuple[str, ...]:
+    """Every access path that the expression reads; kept with it, as many ask."""
+    try:
+        return expr._names
+    except AttributeError:
+        expr._names = tuple([node.path for node in walk(expr) if type(node) is Name])
+        return expr._names
 
 
 def _of_comprehension(expr: Comp) -> tuple[Expr, ...]:

@@ -72,6 +72,23 @@ class Function:
         """The file that it is in."""
         return self.mark.file
 
+    def scopes(self) -> Iterator[Function]:
+        """The function, and those that it is nested in, innermost first."""
+        scope: Function | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+    def release(self) -> None:
+        """Let go of what leads back to the function."""
+        self._events = self._calls = self._binds = None
+        self.nested.clear()
+        for loop in self.loops:
+            loop.skips.clear()
+        for block in self.blocks:
+            block.edges.clear()
+            block.events.clear()
+
     def decorator(self, index: int) -> Site:
         """Where its decorator of this index stands, to be reported."""
         return Site(self.mark, self.decorated[index])
@@ -137,7 +154,7 @@ class Class:
 class Program:
     """One file: its functions by name, and its classes; those of linked files by their names in the project.
 
-    `outside`: calls of its functions in other files, where those have been looked for.
+    `outside`: calls of its functions in other files, where those have been looked for. `added`: what was read of those files.
     """
 
     file: File
@@ -145,6 +162,7 @@ class Program:
     classes: dict[str, Class] = field(default_factory=dict)
     module: Function | None = None
     outside: dict[Function, list[tuple[Function, Call]]] = field(default_factory=dict)
+    added: list[Program] = field(default_factory=list)
 
     def add(self, other: Program) -> None:
         """Take in functions and classes of a file that calls this one's, and what it does when it is run; other parts may follow."""
@@ -155,12 +173,17 @@ class Program:
             self.functions[f"{where}:<module>"] = other.module
 
     def release(self) -> None:
-        """Cut the cycles that loops make in the graph, so that the file's syntax goes when its last user does."""
-        for function in self.own_functions():
-            function._events = function._calls = function._binds = None
-            for block in function.blocks:
-                block.edges.clear()
-                block.events.clear()
+        """Cut the cycles that loops, methods and nested functions make, so that all of it goes at once: the collector would need long.
+
+        What other files define and a project keeps stays as it is.
+        """
+        for program in (self, *self.added):
+            for function in [function for function in program.all_functions() if function.file is program.file]:
+                function.release()
+            for cls in program.classes.values():
+                if cls.file is program.file:
+                    cls.methods.clear()
+        self.added.clear()
 
     def own_functions(self) -> Iterator[Function]:
         """Every function of the file, nested ones after their parents, the module body first."""

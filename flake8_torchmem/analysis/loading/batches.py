@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -19,8 +18,7 @@ PREPARES = frozenset({"prepare", "prepare_data_loader", "setup_dataloaders"})
 MAX_CALLS = 3
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """A loader in the hands of a function: by an access path, or as (a part of) what a call gives."""
 
     function: ir.Function
@@ -89,7 +87,7 @@ def _results(facts: FileFacts, held: Held, value: ir.Expr) -> Iterator[Held]:
     parts = [index for index, item in enumerate(items) if _passes(item, held.is_it)]
     if not parts and not _passes(value, held.is_it):
         return
-    for caller, call in facts.summaries.callers().get(held.function, ()):
+    for caller, call in facts.summaries.callers.get(held.function, ()):
         for part in parts or (None,):
             yield Held(caller, call=call, part=part)
 

@@ -11,12 +11,13 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, followed, origins, returned
 from flake8_torchmem.analysis.reaching import in_order
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-DEVICE_NAME = re.compile(r"device|^dev$|^gpu|_gpu$|cuda|^(?:local_)?rank$", re.I)
-CUDA_TENSOR = re.compile(r"^torch\.cuda\.\w*Tensor$")
+DEVICE_NAME = Words(r"device|^dev$|^gpu|_gpu$|cuda|^(?:local_)?rank$", re.I)
+CUDA_TENSOR = Words(r"^torch\.cuda\.\w*Tensor$")
 KEEPS_PLACE = (
     torchapi.TENSOR_METHODS
     | torchapi.DETACHING_METHODS
@@ -25,9 +26,7 @@ KEEPS_PLACE = (
 FACTORIES = frozenset("zeros ones empty full arange linspace logspace eye".split())
 RANDOM = frozenset("rand randn randint randperm normal".split())
 SAYS_WHERE = frozenset("device pin_memory generator out".split())
-TRANSFER_HELPER = re.compile(
-    r"^(?:to_device|move_to(?:_\w+)?|to_gpu|to_cuda|send_to(?:_\w+)?|batch_to|move_data(?:_\w+)?|put_on_\w+|cuda)$"
-)
+TRANSFER_HELPER = Words(r"^(?:to_device|move_to(?:_\w+)?|to_gpu|to_cuda|send_to(?:_\w+)?|batch_to|move_data(?:_\w+)?|put_on_\w+|cuda)$")
 
 
 class Device(Enum):

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.origins import MAX_STEPS, Origin, followed, origins, returned
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-LOADER = re.compile(r"^torch(?:\.utils\.data(?:\.dataloader)?|_geometric\.(?:loader|data)(?:\.\w+)?)\.DataLoader$")
+LOADER = Words(r"^torch(?:\.utils\.data(?:\.dataloader)?|_geometric\.(?:loader|data)(?:\.\w+)?)\.DataLoader$")
 POSITIONAL = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn", "pin_memory")
 WRAPPERS = frozenset({"Subset", "random_split", "ConcatDataset", "ChainDataset", "StackDataset"})
 START_METHODS = frozenset({"set_start_method", "set_forkserver_preload", "get_context"})
 WORKER_METHODS = ("__getitem__", "__getitems__", "__iter__", "__next__")
 
 
-@dataclass(frozen=True)
-class Loader:
+class Loader(NamedTuple):
     """A call of `DataLoader`, the event that it is, and the function that it stands in."""
 
     event: ir.Invoke
@@ -40,8 +38,7 @@ class Loader:
         return self.call.kwargs.get(name) or dict(zip(POSITIONAL, args, strict=False)).get(name)
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """An object of an in-file class that a loader reads, by the call that makes it."""
 
     cls: ir.Class
@@ -176,5 +173,6 @@ def _named_by(facts: FileFacts, expr: ir.Expr, function: ir.Function) -> list[Or
 def forking_loaders(facts: FileFacts) -> Iterator[Loader]:
     """Loaders that surely have workers, in a file that leaves it to the platform how these are started."""
     found = [loader for loader in loaders(facts) if has_workers(facts, loader)]
-    if found and not any(event.call.method in START_METHODS for function in facts.functions for event in facts.calls(function)):
+    everywhere = facts.program.all_functions() if found else ()  # callers in other files, which may be the script that says how
+    if found and not any(event.call.method in START_METHODS for function in everywhere for event in facts.calls(function)):
         yield from (loader for loader in found if "multiprocessing_context" not in loader.call.kwargs and not loader.call.star)

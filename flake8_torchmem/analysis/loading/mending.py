@@ -11,19 +11,20 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.loading.devices import RANDOM, Device, destination, device_of
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 from flake8_torchmem.model import Safety
 from flake8_torchmem.remedies import MakeThere, NoRemedy, Remedy, SetArgument, remedy
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-HOLDS_NUMBERS = re.compile(
+HOLDS_NUMBERS = Words(
     r"epoch|iter|step|^args?$|config|cfg|hparams|hyper|(?:^|_)(?:n|num|size|dim|name|version|classes|vocab|arch|lr|seed|time|date)(?:_|$)",
     re.I,
 )
-KEEPS_COPIES = re.compile(r"ema|swa|avg|average", re.I)  # classes of their own, which may take tensors over
-TAKES_NUMBERS = re.compile(r"scaler|amp|warmup", re.I)
-ONE_DEVICE = re.compile(r"(?:^|_)(?:device|dev|rank)$", re.I)
+KEEPS_COPIES = Words(r"ema|swa|avg|average", re.I)  # classes of their own, which may take tensors over
+TAKES_NUMBERS = Words(r"scaler|amp|warmup", re.I)
+ONE_DEVICE = Words(r"(?:^|_)(?:device|dev|rank)$", re.I)
 ROUNDED = frozenset({"linspace", "logspace"})
 EXACT = frozenset(
     "view reshape squeeze unsqueeze transpose permute expand repeat expand_as view_as flatten contiguous clone t detach requires_grad_"

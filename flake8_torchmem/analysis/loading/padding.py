@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-TOKENIZES = re.compile(r"tokeni[sz]er?|processor|encode|^pad$", re.I)
-COLLATORS = re.compile(r"^DataCollator(?:WithPadding|ForSeq2Seq|ForTokenClassification|ForMultipleChoice|CTCWithPadding)$")
-SORTS = re.compile(r"bucket|length|group|sort", re.I)
-SETTING = re.compile(r"expandable_segments|ALLOC_CONF")
+TOKENIZES = Words(r"tokeni[sz]er?|processor|encode|^pad$", re.I)
+COLLATORS = Words(r"^DataCollator(?:WithPadding|ForSeq2Seq|ForTokenClassification|ForMultipleChoice|CTCWithPadding)$")
+SORTS = Words(r"bucket|length|group|sort", re.I)
+SETTING = Words(r"expandable_segments|ALLOC_CONF")
 MOVES = frozenset({"cuda", "to", "prepare"})
 
 
@@ -58,7 +59,7 @@ def _loaders(facts: FileFacts, function: ir.Function, loop: ir.Loop) -> Iterator
     for path in (facts.bindings.canonical(name, function) for name in ir.names(loop.iterable)):
         places = [(path, function)]
         if paths.root(path) in function.params and path == paths.root(path):
-            callers = facts.summaries.callers().get(function, ())
+            callers = facts.summaries.callers.get(function, ())
             given = [(dict(function.arguments(call)).get(path), caller) for caller, call in callers]
             places = [(arg.path, caller) for arg, caller in given if isinstance(arg, ir.Name)]
         for place, scope in places:
@@ -93,7 +94,7 @@ def _collates(facts: FileFacts, scope: ir.Function, collate: ir.Expr) -> ir.Call
 
 def on_device(facts: FileFacts, function: ir.Function) -> bool:
     """Whether the function or one that calls it moves something to a device."""
-    callers = [caller for caller, _ in facts.summaries.callers().get(function, ())]
+    callers = [caller for caller, _ in facts.summaries.callers.get(function, ())]
     return any(event.call.method in MOVES for scope in (function, *callers) for event in facts.calls(scope))
 
 

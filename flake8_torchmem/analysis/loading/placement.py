@@ -12,18 +12,19 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.reaching import Env, in_order
 from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 TO_HOST = frozenset({"cpu", "numpy", "item", "tolist"})
 TO_DEVICE = frozenset({"cuda", "xpu", "npu", "mps", "hpu"})
-DEVICE_NAME = re.compile(r"device|(?:^|_)(?:dev|gpu|cuda|rank)(?:$|_|\d)", re.I)
-DTYPE_NAME = re.compile(r"dtype|^(?:float|bfloat|half|int|long|bool)\d*$")
-MOVES_BY_NAME = re.compile(r"(?:to|on)_?(?:device|cuda|gpu)|move_data|send_to|put_on|prepare_(?:batch|inputs?)", re.I)
-COPIES_TO_HOST = re.compile(r"(?:to|on)_?(?:cpu|host|numpy|list)|numpify", re.I)
+DEVICE_NAME = Words(r"device|(?:^|_)(?:dev|gpu|cuda|rank)(?:$|_|\d)", re.I)
+DTYPE_NAME = Words(r"dtype|^(?:float|bfloat|half|int|long|bool)\d*$")
+MOVES_BY_NAME = Words(r"(?:to|on)_?(?:device|cuda|gpu)|move_data|send_to|put_on|prepare_(?:batch|inputs?)", re.I)
+COPIES_TO_HOST = Words(r"(?:to|on)_?(?:cpu|host|numpy|list)|numpify", re.I)
 PREPARES = frozenset({"prepare", "prepare_model", "prepare_data_loader", "setup", "setup_module", "setup_dataloaders"})
-PREPARER_NAME = re.compile(r"accelerator|fabric", re.I)
+PREPARER_NAME = Words(r"accelerator|fabric", re.I)
 
 
 class Place(Enum):

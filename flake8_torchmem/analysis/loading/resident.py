@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -14,33 +13,29 @@ from flake8_torchmem.analysis.loading.loaders import WORKER_METHODS, Samples, fo
 from flake8_torchmem.analysis.loading.workers import indexed_on_device, reads_sample
 from flake8_torchmem.analysis.origins import Origin, calls_of, origins, returned
 from flake8_torchmem.analysis.retention.evaluation import goes_over_data, is_unit_test
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-DATA_SET_BASE = re.compile(r"(?:^|\.)(?!Iterable)\w*Dataset$")
-DATA_SET_NAME = re.compile(r"train|data_?set|corpus|^(?:all|full|whole)_", re.I)
-NO_SAMPLES = re.compile(r"idx|ind(?:ex|ices)|mask|edge|weight|graph|adj|batch|loader|model|param|net|state|step|class|epoch", re.I)
-LOADS = re.compile(r"^(?:numpy|pandas|scipy\.io|h5py|pickle|joblib|torch)\.(?:\w+\.)?(?:load\w*|read_\w+|genfromtxt|fromfile|memmap|File)$")
-LOADS_BY_NAME = re.compile(
-    r"^(?:load|read|fetch|get|prepare)_(?:\w+_)?(?:data(?:_?sets?)?|mnist|cifar\w*|imagenet|corpus)$|^train_test_split$"
-)
-TOYS = re.compile(r"^sklearn\.datasets\.(?:load|make)_|^numpy\.(?:random\.|arange$|linspace$|zeros$|ones$)")
+DATA_SET_BASE = Words(r"(?:^|\.)(?!Iterable)\w*Dataset$")
+DATA_SET_NAME = Words(r"train|data_?set|corpus|^(?:all|full|whole)_", re.I)
+NO_SAMPLES = Words(r"idx|ind(?:ex|ices)|mask|edge|weight|graph|adj|batch|loader|model|param|net|state|step|class|epoch", re.I)
+LOADS = Words(r"^(?:numpy|pandas|scipy\.io|h5py|pickle|joblib|torch)\.(?:\w+\.)?(?:load\w*|read_\w+|genfromtxt|fromfile|memmap|File)$")
+LOADS_BY_NAME = Words(r"^(?:load|read|fetch|get|prepare)_(?:\w+_)?(?:data(?:_?sets?)?|mnist|cifar\w*|imagenet|corpus)$|^train_test_split$")
+TOYS = Words(r"^sklearn\.datasets\.(?:load|make)_|^numpy\.(?:random\.|arange$|linspace$|zeros$|ones$)")
 MAKES_TENSORS = frozenset("tensor as_tensor from_numpy Tensor FloatTensor LongTensor stack cat array asarray concatenate Variable".split())
 # Of a policy's own experience, which is as new as the policy and no data set.
-EXPERIENCE = re.compile(r"adv|reward|return|log_?prob|obs|action|state|memory|buffer|rollout|replay", re.I)
-UPDATES = re.compile(r"(?:^|_)(?:update|learn|optimi[sz]e|replay|step)(?:$|_)", re.I)
-CHOICE = re.compile(
-    r"load|cache|memory|keep|store|whole|resident|small|fits?$|numel|nbytes|element_size|(?:on|to)_(?:gpu|device|cuda)", re.I
-)
-REPEATS = re.compile(r"fold|run|trial|seed|config|cfg|task|phase|stage|model", re.I)
+EXPERIENCE = Words(r"adv|reward|return|log_?prob|obs|action|state|memory|buffer|rollout|replay", re.I)
+UPDATES = Words(r"(?:^|_)(?:update|learn|optimi[sz]e|replay|step)(?:$|_)", re.I)
+CHOICE = Words(r"load|cache|memory|keep|store|whole|resident|small|fits?$|numel|nbytes|element_size|(?:on|to)_(?:gpu|device|cuda)", re.I)
+REPEATS = Words(r"fold|run|trial|seed|config|cfg|task|phase|stage|model", re.I)
 DRAWS = RANDOM | {"choice", "choices", "sample", "permutation", "shuffle", "multinomial"}
-INDICES = re.compile(r"idx|ind(?:ex|ices)|sampler|order|perm", re.I)
+INDICES = Words(r"idx|ind(?:ex|ices)|sampler|order|perm", re.I)
 SPLITS = frozenset({"split", "chunk"})
 
 
-@dataclass(frozen=True)
-class Resident:
+class Resident(NamedTuple):
     """A data set on the device: what was moved, by which call, and who takes batches of it: a loop, or a `reader` by its name."""
 
     name: str

@@ -10,6 +10,7 @@ from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.loading.devices import KEEPS_PLACE, is_device_check, is_transfer, makes_cuda_tensor, put_on_device
 from flake8_torchmem.analysis.loading.loaders import WORKER_METHODS, Loader, Samples, run_in_workers, samples
 from flake8_torchmem.analysis.origins import Origin
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -23,7 +24,7 @@ MAKES_OBJECTS = frozenset("tolist readlines splitlines to_dict glob rglob iterdi
 PLAIN_CALLS = frozenset("int float str len tuple list dict pathlib.Path Path json.loads".split())
 READS_TEXT = frozenset("read read_text strip decode".split())
 TEXT_METHODS = frozenset("strip rstrip lstrip split join lower upper replace format decode encode get items joinpath".split())
-PLACE_FLAG = re.compile(r"cuda|gpu|device|cpu|worker", re.I)
+PLACE_FLAG = Words(r"cuda|gpu|device|cpu|worker", re.I)
 
 
 def made_on_device(facts: FileFacts, loader: Loader) -> Iterator[tuple[ir.Function, ir.Call]]:

@@ -9,7 +9,7 @@ that mean nothing here; it reads what is to be edited.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 
 from flake8_torchmem.analysis import ir
@@ -87,7 +87,9 @@ class Lowering:
         Statements(scope, self.define).suite(node.body)
         return function
 
-    def outside(self, nodes: Iterable[ast.expr]) -> list[ir.Expr]:
+    def outside(self, nodes: Collection[ast.expr]) -> list[ir.Expr]:
         """Expressions that belong to no function: decorators and base classes."""
+        if not nodes:
+            return []
         scope = Scope(ir.Function("", ir.Mark(-1, self.file), None, (), (), None), ir.Grad.ON, count())
         return [Expressions(scope).lower(node) for node in nodes]

@@ -24,7 +24,10 @@ def read(call: ir.Call, scope: Scope) -> tuple[ir.Call, list[ir.Event]] | None:
         call: as it is written.
         scope: where it stands.
     """
-    kinds = scope.fn.file.own.kinds(scope.resolve(call.path) if call.path else call.method)
+    own = scope.fn.file.own
+    if not own:
+        return None
+    kinds = own.kinds(scope.resolve(call.path) if call.path else call.method)
     about = [(kind, subject) for kind in KINDS if kind in kinds and (subject := _subject(kind, call)) is not None]
     found = [(_spelled(SPELLINGS[kind], subject, call), kind, subject) for kind, subject in about]
     events = [event for spelled, kind, subject in found for event in _event(spelled, kind, subject)]

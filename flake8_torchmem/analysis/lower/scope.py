@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -92,32 +91,27 @@ class Scope:
         self.emit(event)
 
     @contextmanager
-    def within(self, **changes: object) -> Iterator[None]:
-        """A context that differs by these fields, for the events emitted inside."""
-        outer = self.ctx
-        self.ctx = replace(outer, **changes)  # type: ignore[arg-type]
+    def within(self, ctx: ir.Context) -> Iterator[None]:
+        """Another context, for the events emitted inside."""
+        outer, self.ctx = self.ctx, ctx
         try:
             yield
         finally:
-            self.ctx = outer if self.switched is None else replace(outer, grad=self.switched)
+            self.ctx = outer if self.switched is None else outer.differing(grad=self.switched)
 
     def switch(self, mode: ir.Grad) -> None:
         """Gradient mode changes from here to the end of the function."""
         self.switched = mode
-        self.ctx = replace(self.ctx, grad=mode)
+        self.ctx = self.ctx.differing(grad=mode)
 
-    @contextmanager
-    def branch(self, cond: ir.Expr, arm: bool) -> Iterator[None]:
+    def branch(self, cond: ir.Expr, arm: bool) -> AbstractContextManager[None]:
         """Events inside happen only if the condition is `arm`."""
-        with self.within(conds=(*self.ctx.conds, (cond, arm, len(self.ctx.loops)))):
-            yield
+        return self.within(self.ctx.differing(cond=(cond, arm, len(self.ctx.loops))))
 
-    @contextmanager
-    def loop(self, loop: ir.Loop) -> Iterator[ir.Loop]:
+    def loop(self, loop: ir.Loop) -> AbstractContextManager[None]:
         """Events inside happen once per turn of this loop."""
         self.fn.loops.append(loop)
-        with self.within(loops=(*self.ctx.loops, loop)):
-            yield loop
+        return self.within(self.ctx.differing(loops=(*self.ctx.loops, loop)))
 
     @contextmanager
     def comprehension(self, iterable: ir.Expr, site: ir.Site, targets: tuple[str, ...]) -> Iterator[ir.Loop]:

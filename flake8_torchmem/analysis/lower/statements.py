@@ -186,10 +186,7 @@ class Statements:
             accumulate = accumulate or (isinstance(manager, ir.Call) and manager.method == "accumulate")
             if item.optional_vars is not None:
                 self.expressions.bind(item.optional_vars, managed(manager), "with")
-        changes: dict[str, object] = {"grad": mode} if mode is not None else {}
-        if accumulate:
-            changes["accumulate"] = True
-        with self.scope.within(**changes):
+        with self.scope.within(self.scope.ctx.differing(grad=mode, accumulate=accumulate or None)):
             self.suite(node.body)
 
     def attempt(self, node: ast.Try) -> None:
@@ -207,7 +204,7 @@ class Statements:
             block = scope.new_block()
             before.edges.append(ir.Edge(block, ir.Opaque(), True, None, scope.ctx.loops, handler=True))
             scope.start(block)
-            with scope.within(handler=ir.Handler(types, handler.name, body.index, end)):
+            with scope.within(scope.ctx.differing(handler=ir.Handler(types, handler.name, body.index, end))):
                 self.suite(handler.body)
             scope.link(after)
         if node.orelse:

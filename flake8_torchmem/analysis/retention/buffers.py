@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers, direct, type_tested
 from flake8_torchmem.analysis.retention.evaluation import evaluates
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-TENSOR_FACTORY = re.compile(r"^torch\.(?:zeros|ones|empty|full|rand|randn|tensor|zeros_like|empty_like)$")
+TENSOR_FACTORY = Words(r"^torch\.(?:zeros|ones|empty|full|rand|randn|tensor|zeros_like|empty_like)$")
 STORES = frozenset({"append", "extend", "setitem"})
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A value with graph at a place that outlives the step.
 
     Attributes:
@@ -141,7 +139,7 @@ def _read_for_backward(facts: FileFacts, method: ir.Function, place: str) -> boo
     for reader in readers:
         if "backward" in facts.summaries.effects(reader) or any(_drops(event, name) for event in reader.events()):
             return True
-        for caller, call in facts.summaries.callers().get(reader, ()):
+        for caller, call in facts.summaries.callers.get(reader, ()):
             if isinstance(call.receiver, ir.Name) and call.receiver.path in facts.evidence.feeds_backward(caller):
                 return True
     return False

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words, regex
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -17,16 +16,15 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 128
 # A few entries are a choice: the tensor of this step, the models in use.
 FEW = 8
-CACHES = re.compile(r"^(?:functools\.(?:lru_cache|cache)|cachetools\.func\.\w+_cache)$")
-TENSOR = re.compile(r"(?:^|\.)torch\.(?:\w+\.)*\w*Tensor$|^torch\.nn\.Parameter$")
+CACHES = Words(r"^(?:functools\.(?:lru_cache|cache)|cachetools\.func\.\w+_cache)$")
+TENSOR = Words(r"(?:^|\.)torch\.(?:\w+\.)*\w*Tensor$|^torch\.nn\.Parameter$")
 # By what a class derives from in the end: the name `Module` alone is also that of Python's modules and of projects' parts.
-MODULE = re.compile(r"^torch\.nn\.|(?:^|\.)(?:LightningModule|PreTrainedModel|ModelMixin)$")
+MODULE = Words(r"^torch\.nn\.|(?:^|\.)(?:LightningModule|PreTrainedModel|ModelMixin)$")
 CLASSES_AND_CALLABLES = frozenset({"Callable", "type", "Type", "Literal"})
-WORDS = re.compile(r"[A-Za-z_][\w.]*")
+WORDS = regex(r"[A-Za-z_][\w.]*")
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What a cache keeps.
 
     Attributes:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.retention.evaluation import forwards
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-RUNNER = re.compile(r"trainer|runner|learner|engine|experiment|solver|agent", re.I)
+RUNNER = Words(r"trainer|runner|learner|engine|experiment|solver|agent", re.I)
 
 
 def load_without_location(facts: FileFacts, function: ir.Function, value: ir.Expr) -> ir.Call | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -14,16 +13,16 @@ from flake8_torchmem.analysis.retention.evaluation import EVALUATION_DATA
 from flake8_torchmem.analysis.retention.fate import Fate, fate
 from flake8_torchmem.analysis.retention.lifetime import Growth
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-WHOLE_DATA = re.compile(r"loader|dataset|(?:^|_)(?:train|test|val|valid|eval)?_?(?:dl|ds|data|iter|iterator|set)$", re.I)
+WHOLE_DATA = Words(r"loader|dataset|(?:^|_)(?:train|test|val|valid|eval)?_?(?:dl|ds|data|iter|iterator|set)$", re.I)
 FRESH = frozenset({"randn", "rand", "randn_like", "randint", "normal", "sample"})
 
 
-@dataclass(frozen=True)
-class Collected:
+class Collected(NamedTuple):
     """An output, or the part of what is stored that is one, in a place that grows by it in every turn."""
 
     site: ir.Site
@@ -38,7 +37,7 @@ def collected(facts: FileFacts) -> Iterator[Collected]:
     for function in facts.functions:
         if _is_part_of_a_model(facts, function):
             continue
-        for growth in facts.lifetimes(function).growths():
+        for growth in facts.lifetimes(function).growths:
             if growth.kind != "sum" and _over_all(facts, function, growth) and not _few(growth):
                 yield from _found(facts, function, growth)
         yield from _comprehended(facts, function)
@@ -215,7 +214,7 @@ def _without_graph(facts: FileFacts, function: ir.Function, part: ir.Expr, event
     kind = facts.values(function).at(part, event)
     if kind is Kind.DETACHED:
         return True
-    callers = facts.summaries.callers().get(function, ())
+    callers = facts.summaries.callers.get(function, ())
     if kind is Kind.GRAPH:
         return bool(callers) and facts.guarded_by_callers(function)
     return kind is Kind.UNKNOWN and event.ctx.grad is not ir.Grad.ON

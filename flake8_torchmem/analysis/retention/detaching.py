@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,14 @@ from flake8_torchmem.analysis.makers import makers
 from flake8_torchmem.analysis.retention.guarding import without_gradients
 from flake8_torchmem.analysis.retention.recurrence import CELL_FACTORY, Carried, retains
 from flake8_torchmem.analysis.retention.recurrent_forms import is_nested, returned
+from flake8_torchmem.lazy import regex
 from flake8_torchmem.remedies import DropArgument, Insert, NoRemedy, Remedy, remedy
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 TENSOR, PARTS, EITHER = "{0}.detach()", "tuple(part.detach() for part in {0})", "{0}.detach() if torch.is_tensor({0}) else {1}"
-INDEX = re.compile(r"\[-?\d+\]")
+INDEX = regex(r"\[-?\d+\]")
 FACTORIES = frozenset(
     f"torch.{name}" for name in "zeros ones empty full randn rand zeros_like ones_like randn_like tensor stack cat".split()
 )

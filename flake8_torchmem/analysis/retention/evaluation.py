@@ -12,19 +12,20 @@ from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.retention.handed_back import trained_by_callers
 from flake8_torchmem.analysis.values import PLAIN, Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 MAX_CALLS = 2
 # Methods of models that are forwards by another name. A plain `encode` or `generate` often guards itself.
-RUNS_MODEL = re.compile(
+RUNS_MODEL = Words(
     r"^(?:forward_\w+|encode_(?:image|text|audio|video)\w*|extract_features?|get_(?:image|text|audio|video)_features|get_intermediate_layers)$"
 )
-PREDICTOR = re.compile(r"Predict|Inferen|Infer(?:er)?$|Detector|Extractor|Embedder")
-EVALUATION_DATA = re.compile(r"(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|loader|dataloader|set|dl|data)", re.I)
-TRAINS_BY_NAME = re.compile(r"train|fit|update|learn|optimi|step|loss|forward", re.I)
-TRAINING_DATA = re.compile(r"(?:^|_)train", re.I)
+PREDICTOR = Words(r"Predict|Inferen|Infer(?:er)?$|Detector|Extractor|Embedder")
+EVALUATION_DATA = Words(r"(?:^|_)(?:val|valid|validation|test|eval|dev|query|gallery)(?:$|_|loader|dataloader|set|dl|data)", re.I)
+TRAINS_BY_NAME = Words(r"train|fit|update|learn|optimi|step|loss|forward", re.I)
+TRAINING_DATA = Words(r"(?:^|_)train", re.I)
 
 
 def goes_over_data(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> bool:
@@ -102,7 +103,7 @@ def is_unit_test(function: ir.Function) -> bool:
 
 def _called_in_eval_mode(facts: FileFacts, function: ir.Function) -> bool:
     """Whether every caller in sight calls the function after `.eval()`."""
-    callers = facts.summaries.callers().get(function, ())
+    callers = facts.summaries.callers.get(function, ())
     return bool(callers) and all(
         torchapi.EVAL_NAME.search(caller.name) or _mode(caller, partial(_is_call, call=call)) for caller, call in callers
     )
@@ -209,17 +210,29 @@ def is_batch_loop(facts: FileFacts, loop: ir.Loop, function: ir.Function) -> boo
     return named and bool(running)
 
 
-def evaluates_once(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+def may_evaluate_alone(facts: FileFacts, function: ir.Function) -> bool:
+    """Whether the name or the class of a function allows for a forward that evaluates alone."""
+    predicts = function.owner is not None and function.name == "__call__" and PREDICTOR.search(function.owner.name)
+    named = torchapi.EVAL_NAME.search(function.name) or function.name == "prediction_step"
+    return bool(named or predicts or frameworks.is_process_function(facts.bindings, function))
+
+
+def evaluates_alone(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+    """Whether the loop of an evaluation is elsewhere, or there is only one batch."""
+    return any(known(facts, function, forward) for known in (_predicts_per_call, _evaluates_once, _evaluates_for_engine))
+
+
+def _evaluates_once(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a function in eval mode runs one forward over all data, called from a loop that trains, and returns no graph."""
     if not torchapi.EVAL_NAME.search(function.name) or forward.ctx.loops or is_unit_test(function) or facts.summaries.effects(function):
         return False
     training = any(
-        facts.effect_in(loop, caller, "backward") for caller, call in facts.summaries.callers().get(function, ()) for loop in call.ctx.loops
+        facts.effect_in(loop, caller, "backward") for caller, call in facts.summaries.callers.get(function, ()) for loop in call.ctx.loops
     )
     return training and _mode(function, lambda event: event is forward) and _returns_plain(facts, function)
 
 
-def evaluates_for_engine(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+def _evaluates_for_engine(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a framework that does not guard calls the function with every batch of an evaluation."""
     if forward.ctx.loops or facts.summaries.effects(function):
         return False
@@ -234,7 +247,7 @@ def _returns_plain(facts: FileFacts, function: ir.Function) -> bool:
     return all(values.at(event.value, event) in PLAIN for event in function.events() if isinstance(event, ir.Return))
 
 
-def predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
+def _predicts_per_call(facts: FileFacts, function: ir.Function, forward: ir.Invoke) -> bool:
     """Whether a method predicts one batch per call, with a model that its class keeps in eval mode, and returns no graph."""
     cls = function.owner
     if cls is None or forward.ctx.loops or is_unit_test(function) or not facts.bindings.complete(cls):
@@ -284,7 +297,7 @@ def needs_gradients(facts: FileFacts, function: ir.Function) -> bool:
     returns = any(
         isinstance(event, ir.Return) and facts.values(function).at(event.value, event) is Kind.GRAPH for event in function.events()
     )
-    callers = (caller for caller, _ in facts.summaries.callers().get(function, ()))
+    callers = (caller for caller, _ in facts.summaries.callers.get(function, ()))
     if returns and any(facts.summaries.back_propagates(caller) for caller in callers):
         return True
     return returns_graph(facts, function) and trained_by_callers(facts, function)

@@ -134,7 +134,7 @@ def fate(facts: FileFacts, function: ir.Function, place: str, key: str, loops: t
     for method in methods:
         found |= Follower(method, facts, {place}, key).found
     if Fate.HANDED_ON in found:
-        for caller, call in facts.summaries.callers().get(function, ()):
+        for caller, call in facts.summaries.callers.get(function, ()):
             found |= Follower(caller, facts, _taken(caller, call), key).found
     for result in (Fate.USED, Fate.HOST):
         if result in found:

@@ -11,6 +11,7 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.retention.evaluation import forwards
 from flake8_torchmem.analysis.values import PLAIN, Kind
+from flake8_torchmem.lazy import Words
 from flake8_torchmem.model import Safety
 from flake8_torchmem.remedies import Decorate, Guard, NoRemedy, Remedy, remedy
 
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 NO_GRAD = "torch.no_grad()"
-MAY_TRAIN = re.compile(r"(?:^|_)(?:train|fit|learn|optimi[sz]e|main|worker|finetune|adapt)(?:$|_)", re.I)
-TAKES_GRADIENTS = re.compile(r"attack|adversar|(?:^|[._])(?:pgd|fgsm|perturb|saliency|explain|attribute|grad_?cam)", re.I)
-KEEPS_MODEL = re.compile(
-    r"print|log|info|isinstance|hasattr|getattr|len|type|load|save|restore|unwrap|parallel|sync|device|sum(?:mary)?$", re.I
-)
-READS_SOURCE = re.compile(r"jit|script|compile|njit|overload|asyncio", re.I)
+MAY_TRAIN = Words(r"(?:^|_)(?:train|fit|learn|optimi[sz]e|main|worker|finetune|adapt)(?:$|_)", re.I)
+TAKES_GRADIENTS = Words(r"attack|adversar|(?:^|[._])(?:pgd|fgsm|perturb|saliency|explain|attribute|grad_?cam)", re.I)
+KEEPS_MODEL = Words(r"print|log|info|isinstance|hasattr|getattr|len|type|load|save|restore|unwrap|parallel|sync|device|sum(?:mary)?$", re.I)
+READS_SOURCE = Words(r"jit|script|compile|njit|overload|asyncio", re.I)
 
 
 def without_gradients(facts: FileFacts, function: ir.Function, loop: ir.Loop | None, forward: ir.Invoke) -> Remedy | NoRemedy:
@@ -97,7 +96,7 @@ def _handed_out(facts: FileFacts, function: ir.Function, loop: ir.Loop | None) -
     Callers in sight have been asked by whoever reports the loop: none of them back-propagates.
     """
     kept = _with_graph(facts, function, loop)
-    returned = not facts.summaries.callers().get(function) and function.name != "<module>"
+    returned = not facts.summaries.callers.get(function) and function.name != "<module>"
     for event in function.events():
         if (
             isinstance(event, ir.Return)

@@ -16,7 +16,7 @@ MAX_CALLS = 3
 
 def trained_by_callers(facts: FileFacts, function: ir.Function, calls: int = MAX_CALLS) -> bool:
     """Whether a caller in sight back-propagates what a function returns, or hands it to whoever does."""
-    return calls > 0 and any(_trains_on(facts, caller, call, calls) for caller, call in facts.summaries.callers().get(function, ()))
+    return calls > 0 and any(_trains_on(facts, caller, call, calls) for caller, call in facts.summaries.callers.get(function, ()))
 
 
 def _trains_on(facts: FileFacts, caller: ir.Function, call: ir.Call, calls: int) -> bool:

@@ -11,14 +11,15 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.retention.evaluation import forwards, is_batch_loop
 from flake8_torchmem.analysis.retention.hooks import Kept, registrations
 from flake8_torchmem.analysis.retention.lifetime import empties
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 # Emptied once per epoch is emptied too late.
-PER_EPOCH = re.compile(r"epoch", re.I)
+PER_EPOCH = Words(r"epoch", re.I)
 DROPS = frozenset({"pop", "popleft", "popitem", "clear"})
-PARAMETERS = re.compile(r"(?:^|\.)(?:named_)?(?:parameters|modules|children)$")
+PARAMETERS = Words(r"(?:^|\.)(?:named_)?(?:parameters|modules|children)$")
 
 
 def grows(facts: FileFacts, kept: Kept) -> bool:
@@ -180,10 +181,10 @@ def in_use(facts: FileFacts, kept: Kept) -> bool:
     registrar, cls = kept.hook.registrar, kept.home.owner
     if kept.place.startswith("self.") and cls is not None:
         each_batch = any(_loops(facts, method) or torchapi.BATCH_METHOD.match(name) for name, method in cls.methods.items())
-        made = registrar.name == "__init__" or registrar.owner is not cls or facts.summaries.callers().get(registrar)
+        made = registrar.name == "__init__" or registrar.owner is not cls or facts.summaries.callers.get(registrar)
         return each_batch or bool(made and any(True for _ in _built(facts, cls)))
     runs = kept.home if kept.home.name != "<module>" else None
-    return registrar.name == "<module>" or registrar is runs or bool(_loops(facts, registrar) or facts.summaries.callers().get(registrar))
+    return registrar.name == "<module>" or registrar is runs or bool(_loops(facts, registrar) or facts.summaries.callers.get(registrar))
 
 
 def _used_in_loops(facts: FileFacts, function: ir.Function, event: ir.Invoke) -> bool:
@@ -238,7 +239,7 @@ def _called_in_loop(facts: FileFacts, function: ir.Function, event: ir.Invoke) -
     """Whether the function runs the model that it was given, and a loop of a caller gives it the same one with every turn."""
     models = _parameters_behind(facts, function, event.call.receiver)
     runs = any(path in models for call in facts.calls(function) if (path := call.call.path or "") and call.call.operands)
-    for caller, call in facts.summaries.callers().get(function, ()) if runs else ():
+    for caller, call in facts.summaries.callers.get(function, ()) if runs else ():
         given = [arg for param, arg in function.arguments(call) if param in models]
         for loop in call.ctx.loops:
             same = [arg for arg in given if isinstance(arg, ir.Name) and paths.root(arg.path) not in loop.assigned]

@@ -29,7 +29,7 @@ def kept(facts: FileFacts, found: Kept) -> Remedy | NoRemedy:
     whole = place.value.path if isinstance(place.value, ir.Name) else ""
     if whole in hook.seen and whole not in tensors and (hook.gradients or (whole == hook.params[1] and len(hook.params) > 2)):
         return NoRemedy("the hook gets a tuple here, and which of its tensors are wanted is not in sight")
-    place = replace(place, container=found.place, home=found.home)
+    place = place._replace(container=found.place, home=found.home)
     mending = Mending(facts, hook.function, values, tensors)
     if not hook.gradients:
         return mending.detached(place, DETACH)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.values import Kind, Values
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-REGISTERS = re.compile(r"^register_(?:module_)?(?:(?:full_)?(forward|backward)_(?:pre_)?hook|hook)$")
+REGISTERS = Words(r"^register_(?:module_)?(?:(?:full_)?(forward|backward)_(?:pre_)?hook|hook)$")
 MAX_HOPS = 3
 
 
@@ -226,7 +226,7 @@ def _home(facts: FileFacts, scope: ir.Function, place: str, hops: int) -> Iterat
         alias = facts.bindings.canonical(place, owner)
         yield owner, alias if alias.startswith("self.") and owner.owner is not None else place
     elif hops:
-        for caller, call in facts.summaries.callers().get(owner, ()):
+        for caller, call in facts.summaries.callers.get(owner, ()):
             argument = dict(owner.arguments(call)).get(root)
             if isinstance(argument, ir.Name):
                 yield from _home(facts, caller, argument.path + place[len(root) :], hops - 1)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.retention.snapshots import BEST, Held, Snapshots, overlap, saves
+from flake8_torchmem.lazy import Words, regex
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-STARTS = re.compile(r"init|orig|start|initial|pristine", re.I)
-ENDS_TRAINING = re.compile(r"(?:train|fit|training)_end$|^after_(?:train|fit|training)$|finish|final", re.I)
+STARTS = regex(r"init|orig|start|initial|pristine", re.I)
+ENDS_TRAINING = Words(r"(?:train|fit|training)_end$|^after_(?:train|fit|training)$|finish|final", re.I)
 COPIES = frozenset({"deepcopy", "clone", "cpu", "to", "numpy"})
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A snapshot in an attribute, for later calls.
 
     Attributes:
@@ -83,7 +82,7 @@ def _outlives_call(facts: FileFacts, function: ir.Function, module: str) -> bool
     root = paths.root(module)
     if root in function.locals - set(function.params) or any(prefix in function.assigned for prefix in paths.prefixes(module)):
         return False
-    for _, call in facts.summaries.callers().get(function, ()):
+    for _, call in facts.summaries.callers.get(function, ()):
         given = [arg.path for param, arg in function.arguments(call) if param == root and isinstance(arg, ir.Name)]
         if any(call.ctx.loops and paths.root(path) in call.ctx.loops[-1].assigned for path in given):
             return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
+from flake8_torchmem.lazy import Words, regex
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -25,13 +26,13 @@ TAKES_OUT = frozenset({"get", "pop", "popleft", "setdefault"})
 JOINS = frozenset({"torch.cat", "torch.stack", "torch.concat", "torch.vstack", "torch.hstack", "torch.concatenate"})
 ASK = frozenset({"torch.is_tensor", "torch.save", "torch.as_tensor", "torch.from_numpy"})
 NUMBER_LIBRARIES = ("numpy.", "math.", "statistics.", "json.", "csv.")
-TAKES_NUMBERS = re.compile(
+TAKES_NUMBERS = Words(
     r"^(?:add_scalars?|log|log_\w+|info|debug|warning|error|critical|print|set_postfix(?:_str)?|set_description(?:_str)?|write|writerow|format)$"
 )
 OF_DICTS_TOO = frozenset("to cuda values items half float split index_select expand repeat type_as max min t norm backward".split())
 SHOWS = (torchapi.OF_TENSORS | torchapi.TENSOR_METHODS | {"item", "size", "dim", "argmax", "numel", "backward"}) - OF_DICTS_TOO
 ARITHMETIC = frozenset({"+", "-", "*", "/", "//", "**", "%", "neg", "pos"})
-ITEM = re.compile(r"(?:\[(?:'[^']*'|[^\]'])*\])+")
+ITEM = regex(r"(?:\[(?:'[^']*'|[^\]'])*\])+")
 
 
 class Use(Enum):
@@ -164,7 +165,7 @@ class LaterUses:
             if self._is_new(self.returned, (self.function, index), holds):
                 self._reached.update(self.facts.readers.calling(self.function))
             handed = any(name == self.function.name for _, name in self.facts.bindings.handed)
-            if event.kind == "yield" or handed or self.function not in self.facts.summaries.callers():
+            if event.kind == "yield" or handed or self.function not in self.facts.summaries.callers:
                 self.uses.add(Use.TENSOR)
 
     def _condition(self, cond: ir.Expr) -> None:

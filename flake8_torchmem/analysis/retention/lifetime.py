@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from flake8_torchmem.analysis import frameworks, ir, paths
 from flake8_torchmem.analysis.evidence import Evidence, carriers
-from flake8_torchmem.analysis.memo import memoized
 from flake8_torchmem.analysis.turns import Turn, backpropagates
 
 CONCATENATES = frozenset({"cat", "concat", "concatenate", "hstack", "vstack"})
 GROWING_CONTAINERS = frozenset({"dict", "list", "defaultdict", "OrderedDict", "set", "Counter"})
 
 
-@dataclass(frozen=True)
-class Growth:
+class Growth(NamedTuple):
     """A place that holds more after every turn.
 
     Attributes:
@@ -50,7 +48,7 @@ class Lifetimes:
         self.bindings = evidence.bindings
         self.turn = turn
 
-    @memoized
+    @cached_property
     def growths(self) -> tuple[Growth, ...]:
         """All places that grow, by any kind of store."""
         return tuple(self._found())
@@ -124,7 +122,7 @@ class Lifetimes:
             bind.place == growth.place and growth.place in ir.names(bind.value) and concatenated(bind.place, bind.value) is None
             for bind in binds
         )
-        return replace(growth, loops=()) if state else growth
+        return growth._replace(loops=()) if state else growth
 
     def _outlives_call(self, place: str) -> bool:
         """Whether an attribute, or a variable from around, grows with every call: nothing in the same turn empties it."""

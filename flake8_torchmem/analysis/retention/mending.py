@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.loading.placement import Place
@@ -25,8 +25,7 @@ SEVERAL = "whether what is stored is one tensor, or a tuple or dict of several, 
 SPREAD = "what is stored is spread from another container"
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """A value where a statement or call stores it.
 
     Attributes:

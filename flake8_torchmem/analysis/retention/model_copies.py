@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,18 +9,19 @@ from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.loading.placement import COPIES_TO_HOST, TO_HOST, Place
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 COPYING = frozenset({"deepcopy", "clone"})
-WEIGHTS = re.compile(r"^(?:state_dict|parameters|named_parameters|buffers|named_buffers)$")
+WEIGHTS = Words(r"^(?:state_dict|parameters|named_parameters|buffers|named_buffers)$")
 
 
 def copies(facts: FileFacts) -> Iterator[tuple[ir.Event, str]]:
     """Stores of copies in places that grow while a loop trains, with the place."""
     for function in facts.functions:
-        for growth in facts.lifetimes(function).growths():
+        for growth in facts.lifetimes(function).growths:
             if growth.kind not in ("append", "extend", "setitem") or not any(_trains(facts, loop, function) for loop in growth.loops):
                 continue
             parts = growth.value.items if isinstance(growth.value, ir.Seq) else (growth.value,)

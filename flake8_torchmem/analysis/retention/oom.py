@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words, regex
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-OOM_TYPE = re.compile(r"OutOfMemory|(?:^|_)oom(?:$|_)|OOM", re.I)
-OOM_TEXT = re.compile(r"out of memory|outofmemory|\boom\b|alloc_failed|can't allocate", re.I)
-OOM_TEST = re.compile(r"(?:^|_)oom(?:$|_)|out_?of_?memory|reduce_batch_size", re.I)
+OOM_TYPE = Words(r"OutOfMemory|(?:^|_)oom(?:$|_)|OOM", re.I)
+OOM_TEXT = regex(r"out of memory|outofmemory|\boom\b|alloc_failed|can't allocate", re.I)
+OOM_TEST = Words(r"(?:^|_)oom(?:$|_)|out_?of_?memory|reduce_batch_size", re.I)
 CATCHES_ALL = frozenset({"RuntimeError", "Exception", "BaseException"})
 # What stands in the try and in the handler without being tried again.
-NO_ATTEMPT = re.compile(
+NO_ATTEMPT = regex(
     r"log|print|warn|info|debug|error|report|record|write|save|dump|clear|clean(?:up)?|free|release|collect|empty|cache|reset|stop|start|close|sync"
     r"|time|sleep|memory|update|append|add|put|send|set|get|del|remove|notify|emit|callback|to|size|len|keys|items|values|next|iter|barrier"
     r"|format|join|split|chunk|lower|upper|str|range|max|min|tqdm|parameters",
@@ -28,7 +29,7 @@ NO_ATTEMPT = re.compile(
 LETS_GO = frozenset({"clear_frames", "with_traceback", "cpu"})
 
 
-@dataclass
+@dataclass(eq=False)
 class OomHandler:
     """An `except` clause on the paths that follow an out-of-memory error: its events there, in source order, and the tried events."""
 

@@ -11,11 +11,12 @@ from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-ENCODES = re.compile(r"^(?:forward|encode|embed|extract|represent|features?|get_\w*(?:feat|embed|repr))", re.I)
+ENCODES = Words(r"^(?:forward|encode|embed|extract|represent|features?|get_\w*(?:feat|embed|repr))", re.I)
 KEEPS_SIZE = frozenset(
     (
         "detach clone contiguous float half double bfloat16 to type cuda view reshape squeeze unsqueeze flatten transpose permute t"
@@ -24,7 +25,7 @@ KEEPS_SIZE = frozenset(
     ).split()
 )
 # Of one number per sample, or fewer: too small to be worth a word.
-SMALL_NAME = re.compile(r"(?:^|_)(?:ids?|idx|index|indices|labels?|lens?|lengths?|names?|keys?)$", re.I)
+SMALL_NAME = Words(r"(?:^|_)(?:ids?|idx|index|indices|labels?|lens?|lengths?|names?|keys?)$", re.I)
 
 
 class Outputs:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
@@ -14,17 +13,17 @@ from flake8_torchmem.analysis.flow import within_turn
 from flake8_torchmem.analysis.makers import makers
 from flake8_torchmem.analysis.retention.evaluation import evaluates, goes_over_data, proves_no_grad, returns_graph
 from flake8_torchmem.analysis.values import Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-STATE_NAME = re.compile(r"^(?:h|c|hc|hx|cx|hn|cn|h_?\d|c_?\d|[hc]_\w{1,4})$|hidden|(?:^|_)(?:hid|states?|carry)(?:$|_|\d)", re.I)
-CELL_NAME = re.compile(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
-CELL_FACTORY = re.compile(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
+STATE_NAME = Words(r"^(?:h|c|hc|hx|cx|hn|cn|h_?\d|c_?\d|[hc]_\w{1,4})$|hidden|(?:^|_)(?:hid|states?|carry)(?:$|_|\d)", re.I)
+CELL_NAME = Words(r"rnn|lstm|gru|recurrent|(?:^|_)cell(?:$|_)", re.I)
+CELL_FACTORY = Words(r"^torch\.nn\.(?:RNN|LSTM|GRU)(?:Cell)?$")
 
 
-@dataclass(frozen=True)
-class Carried:
+class Carried(NamedTuple):
     """A state that goes from turn to turn with its graph.
 
     Attributes:
@@ -57,9 +56,6 @@ class Recurrence:
     def __init__(self, facts: FileFacts, function: ir.Function) -> None:
         self.facts = facts
         self.function = function
-        self.reaching = facts.evidence.reaching(function)
-        self.binds = [event for event in function.events() if isinstance(event, ir.Bind)]
-        self.spines = {bind: _spine(bind.value) for bind in self.binds}
         self._sources: dict[ir.Bind, tuple[list[set[ir.Bind]], Callable[[Iterable[bool]], bool]]] = {}
 
     def carried(self) -> Iterator[Carried]:
@@ -67,7 +63,8 @@ class Recurrence:
         if self.function.name in ("forward", "__call__") and self.function.owner is not None:
             return
         for event in self.facts.calls(self.function):
-            if event.call.ctx.grad is not ir.Grad.ON or event.call.star:
+            comes_back = event.ctx.loops or self.function.owner is not None
+            if not comes_back or event.call.ctx.grad is not ir.Grad.ON or event.call.star:
                 continue
             # What is made of a result is followed only where a result is bound and a state goes in: few calls get there.
             bound = event.call in self.results
@@ -76,7 +73,17 @@ class Recurrence:
             found = [self._over_turns(event, state, made) or self._over_calls(event, state, made) for state in states]
             carried = [each for each in found if each is not None]
             if carried and self._is_model(event):  # asked last: few calls hand on what they made
-                yield replace(carried[0], states=tuple(each.state for each in carried))
+                yield carried[0]._replace(states=tuple(each.state for each in carried))
+
+    @cached_property
+    def binds(self) -> list[ir.Bind]:
+        """The bindings of the function."""
+        return [event for event in self.function.events() if isinstance(event, ir.Bind)]
+
+    @cached_property
+    def spines(self) -> dict[ir.Bind, ir.Expr]:
+        """What each binds, or a part of it."""
+        return {bind: _spine(bind.value) for bind in self.binds}
 
     @cached_property
     def results(self) -> set[ir.Call]:
@@ -157,7 +164,7 @@ class Recurrence:
 
     def _reached(self, path: str, event: ir.Event) -> set[ir.Bind]:
         """Bindings of a path, or of what it is a part of, that an event can see."""
-        env = self.reaching.at.get(event, {})
+        env = self.facts.evidence.reaching(self.function).at.get(event, {})
         return {bind for prefix in paths.prefixes(path) for bind in env.get(prefix, ())}
 
     def _over_turns(self, event: ir.Invoke, state: str, made: set[ir.Bind]) -> Carried | None:

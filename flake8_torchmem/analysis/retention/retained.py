@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem.analysis import ir
 from flake8_torchmem.analysis.evidence import carriers, type_tested
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
 
-@dataclass(frozen=True)
-class Retained:
+class Retained(NamedTuple):
     """A growth that keeps graphs. `freed`: a backward of the same turn has freed the activations, graph nodes stay."""
 
     growth: Growth
@@ -28,7 +26,7 @@ class Retained:
 def retained(facts: FileFacts) -> Iterator[Retained]:
     """Every growth of a place by tensors with graph that nothing back-propagates."""
     for function in facts.functions:
-        for growth in facts.lifetimes(function).growths():
+        for growth in facts.lifetimes(function).growths:
             if _carries_graph(facts, function, growth):
                 trained = _trained(facts, function, growth)
                 if trained or _evaluated(facts, function, growth):

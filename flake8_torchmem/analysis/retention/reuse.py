@@ -12,14 +12,15 @@ from flake8_torchmem.analysis.evidence import carriers, is_leaf
 from flake8_torchmem.analysis.flow import following
 from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.values import PLAIN, Kind
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-STATEFUL = re.compile(r"(?:^|_)(?:hidden|state|memory|carry|hx|cx)(?:s|_states?)?$")
-RESETS_STATE = re.compile(r"init_?hidden|init_?states?$|reset_?(?:hidden|states?|net|rnn|memory)", re.I)
-KEEPS_NOTHING = re.compile(r"^add_|log|write|print|append|update|item|meter|acc|metric|record|isnan|isfinite|format|clip", re.I)
-DATA = re.compile(r"loader|dataset|data|batch|target|label|device|optim|criterion|config|args|param|mask|tokenizer|adj|env", re.I)
+STATEFUL = Words(r"(?:^|_)(?:hidden|state|memory|carry|hx|cx)(?:s|_states?)?$")
+RESETS_STATE = Words(r"init_?hidden|init_?states?$|reset_?(?:hidden|states?|net|rnn|memory)", re.I)
+KEEPS_NOTHING = Words(r"^add_|log|write|print|append|update|item|meter|acc|metric|record|isnan|isfinite|format|clip", re.I)
+DATA = Words(r"loader|dataset|data|batch|target|label|device|optim|criterion|config|args|param|mask|tokenizer|adj|env", re.I)
 
 
 def graph_is_reused(facts: FileFacts, function: ir.Function, backward: ir.Backward) -> bool:

@@ -5,7 +5,6 @@ An edit that calls a method of a value needs this certainty; a finding does with
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from flake8_torchmem.analysis.reaching import in_order
 from flake8_torchmem.analysis.retention.later_uses import SHOWS
 from flake8_torchmem.analysis.settled import settled
 from flake8_torchmem.analysis.values import Kind, Values
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
@@ -32,10 +32,10 @@ SEVERAL = torchapi.PAIR_RESULT | frozenset(
 SIZES = ("shape", "device", "dtype", "ndim")
 REDUCES = frozenset({"sum", "mean", "norm", "item"})
 ELEMENTWISE = frozenset("to cuda cpu float double half bfloat16 detach clone squeeze abs log exp sqrt neg sigmoid tanh clamp".split())
-MEAN_LOSS = re.compile(r"^torch\.nn\.functional\.(?:\w*_loss(?:_with_logits)?|\w*cross_entropy\w*|kl_div)$")
-LOSS_MODULE = re.compile(r"^torch\.nn\.(?!Adaptive)\w*Loss$")
-FUNCTION = re.compile(r"^torch\.(?:nn\.functional\.)?[a-z]\w*$")
-ONE_RESULT = re.compile(
+MEAN_LOSS = Words(r"^torch\.nn\.functional\.(?:\w*_loss(?:_with_logits)?|\w*cross_entropy\w*|kl_div)$")
+LOSS_MODULE = Words(r"^torch\.nn\.(?!Adaptive)\w*Loss$")
+FUNCTION = Words(r"^torch\.(?:nn\.functional\.)?[a-z]\w*$")
+ONE_RESULT = Words(
     r"^torch\.nn\.(?:Linear|Conv\w+|\w*Loss|ReLU|GELU|Sigmoid|Tanh|Softmax|LogSoftmax|Embedding|BatchNorm\w+|LayerNorm|Flatten)$"
 )
 Key = tuple[str, ir.Bind | None]

@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis import ir, paths
 from flake8_torchmem.analysis.evidence import carriers
 from flake8_torchmem.analysis.flow import solve
+from flake8_torchmem.lazy import Words
 
 if TYPE_CHECKING:
     from flake8_torchmem.analysis.facts import FileFacts
 
-BEST = re.compile(r"(?:^|_)best(?:$|_|[A-Z])", re.I)
-MEANT_TO_STAY = re.compile(r"best|init|orig|start|before|old|prev|backup|saved|snapshot|clean|pretrained", re.I)
-TRAINS_BY_NAME = re.compile(r"(?:^|_)(?:train|fit|finetune|fine_tune|optimi[sz]e|learn)(?:$|_)(?!.*(?:eval|valid|test|mode))", re.I)
+BEST = Words(r"(?:^|_)best(?:$|_|[A-Z])", re.I)
+MEANT_TO_STAY = Words(r"best|init|orig|start|before|old|prev|backup|saved|snapshot|clean|pretrained", re.I)
+TRAINS_BY_NAME = Words(r"(?:^|_)(?:train|fit|finetune|fine_tune|optimi[sz]e|learn)(?:$|_)(?!.*(?:eval|valid|test|mode))", re.I)
 SHALLOW = frozenset({"dict", "OrderedDict", "collections.OrderedDict", "copy.copy"})
 WRAPPERS = (".module", "._orig_mod")
-UNWRAPS = re.compile(r"unwrap|de_?parallel|^getattr$")
+UNWRAPS = Words(r"unwrap|de_?parallel|^getattr$")
 MOVES = frozenset({"cpu", "to", "cuda", "half", "float", "double", "bfloat16"})
 READS_PARTS = frozenset({"items", "values", "get"})
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """A place that shares memory with a module.
 
     Attributes:
@@ -50,8 +49,7 @@ class Held:
 State = frozenset[Held]
 
 
-@dataclass(frozen=True)
-class Stale:
+class Stale(NamedTuple):
     """A snapshot that is read after it has changed; `restores`: by loading it back into its own module, which does nothing."""
 
     held: Held
@@ -107,7 +105,7 @@ class Snapshots:
         after = {found for held in state for found in self._survives(event, held, state)}
         if isinstance(event, ir.Bind):
             kept = self._shares(event.value)
-            after |= {replace(held, place=event.place + inner) for held in state for path, inner in kept if held.place == path}
+            after |= {held._replace(place=event.place + inner) for held in state for path, inner in kept if held.place == path}
         if isinstance(event, (ir.Bind, ir.Store)):
             after |= set(self.taken[event])
         return frozenset(after)
@@ -135,7 +133,7 @@ class Snapshots:
             if event.call.method in MOVES and held.changed is None and self._module(receiver) == held.module and self._leaves_device():
                 return
         if held.changed is None and self.changes(event, held, state):
-            held = replace(held, changed=event)
+            held = held._replace(changed=event)
         yield held
 
     def _leaves_device(self) -> bool:
