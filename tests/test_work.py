@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from flake8_torchmem import check_source
+from flake8_torchmem.analysis.facts import FileFacts
 from flake8_torchmem.analysis.retention.later_uses import LaterUses
 from flake8_torchmem.analysis.retention.recurrence import Recurrence
 from flake8_torchmem.analysis.settled import MAX_LEVELS, settled
+from flake8_torchmem.analysis.summaries import Summaries
 from flake8_torchmem.fixes import Document, Outcome, fix_document
 from flake8_torchmem.fixes.rounds import TOO_MANY, Rounds
 from flake8_torchmem.settings import Settings
@@ -130,6 +132,22 @@ def test_fixes_that_cannot_be_had_are_not_tried_for_ever(monkeypatch: pytest.Mon
     assert TOO_MANY in reasons
     assert not outcome.fixed
     assert attempts["_checked"] <= 10
+
+
+def test_callers_are_asked_once_however_many_ways_lead_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty functions that call one another took for ever: each way from one to another was gone."""
+    functions = 24
+    called = "".join(f"    f{{{number}}}(model, loader)\n" for number in range(functions))
+    body = "    for x in loader:\n        kept.append(model(x))\n"
+    text = "import torch\n\nkept = []\n" + "".join(
+        f"\n\ndef f{number}(model, loader):\n{body}{called.format(*range(functions))}" for number in range(functions)
+    )
+    asked = counted(monkeypatch, FileFacts, "_prescribed")
+    effects = counted(monkeypatch, Summaries, "effects")
+    text += "\n\n@torch.no_grad()\ndef run(model, loader):\n    model.eval()\n    f0(model, loader)\n"
+    check_source(text)
+    assert asked["_prescribed"] <= 4 * functions
+    assert effects["effects"] <= 20 * functions * functions
 
 
 def chain(*last: str) -> str:

@@ -290,20 +290,28 @@ class FileFacts:
         """The plain calls of a function, in order."""
         return function.calls()
 
-    def guarded_by_callers(self, function: ir.Function, seen: frozenset[ir.Function] = frozenset()) -> bool:
+    def guarded_by_callers(self, function: ir.Function) -> bool:
         """Whether the function runs without gradients wherever it is called from, or whether that is decided out of sight.
 
-        Every caller in the file guards; or nobody calls, and it is a method that its class's users or base class call:
-        methods of modules, and what a base class of another file prescribes.
+        Every caller in the file guards, or is guarded; or nobody calls, and it is `_prescribed`.
         """
-        if "backward" in self.summaries.effects(function):
-            return False
-        seen |= {function}
-        callers = self.summaries.callers.get(function, ())
-        others = [(caller, call) for caller, call in callers if caller not in seen]
-        if others:
-            return all(call.ctx.grad is not ir.Grad.ON or self.guarded_by_callers(caller, seen) for caller, call in others)
-        if (callers and len(seen) > 1) or (function.name.startswith("_") and not function.name.startswith("__")):
+        reached = {function: None}
+        pending = [function]
+        while pending:
+            each = pending.pop()
+            callers = self.summaries.callers.get(each, ())
+            others = [(caller, call) for caller, call in callers if caller is not each]
+            begins = not others and (each is function or not callers)
+            if "backward" in self.summaries.effects(each) or (begins and not self._prescribed(each)):
+                return False
+            fresh = dict.fromkeys(caller for caller, call in others if call.ctx.grad is ir.Grad.ON and caller not in reached)
+            reached |= fresh
+            pending += fresh
+        return True
+
+    def _prescribed(self, function: ir.Function) -> bool:
+        """Whether its class's users or base class call a function: methods of modules, and what a base class of another file prescribes."""
+        if function.name.startswith("_") and not function.name.startswith("__"):
             return True
         cls = function.owner
         if cls is None:

@@ -45,6 +45,7 @@ EVAL_CALL = regex(r"eval(?<=\beval)\s*\(")
 # What a loader calls of the data set or collate function that it is given, and what makes that matter.
 OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
 LOADER = regex(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
+STARTS = regex(r"\bset_start_method\b|\bset_forkserver_preload\b|\bget_context\b")
 ON_DEVICE = regex(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
 BINDS = regex(r"\(|cuda|workers", re.I)
 NAME = regex(r"[A-Za-z_]\w*")
@@ -302,7 +303,7 @@ def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef], cutting:
 
 
 def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[Unit]:
-    """Data sets that chosen loaders may read, and in a class that keeps a loader what makes them.
+    """Data sets that chosen loaders may read, in a class that keeps a loader what makes them, and what says how workers are started.
 
     Of classes that do not speak of the device only if `everything` is asked for.
     """
@@ -310,6 +311,7 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
     around = {unit for unit in chosen if LOADER.search(unit.text)} if samples else set()
     if not around:
         return set()
+    starting = {unit for unit in units if STARTS.search(unit.text) and len(unit.text) < MAX_CALLER}
     classes = {unit.cls for unit in around if unit.cls}
     makers = {unit for unit in units if unit.cls in classes and samples.keys() & unit.called}
     named = {name for unit in chosen | makers for name in unit.called}
@@ -318,7 +320,7 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
     used = {helpers[name] for unit in units if unit.cls in read for name in helpers.keys() & unit.called} if helpers else set()
     names = {unit.name for unit in used}
     on_device = {unit.cls for unit in units if unit.cls in read and (everything or ON_DEVICE.search(unit.text) or names & unit.called)}
-    return makers | used | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
+    return starting | makers | used | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
 
 
 def _context(unit: Unit, chosen: set[Unit]) -> bool:

@@ -29,6 +29,9 @@ from tests.fuzz.minimise import minimised
 from tests.fuzz.mutations import Mutator
 from tests.fuzz.oracles import Problem
 
+# How many inputs may be tried to make one short: of what is slow, each takes as long as the limit.
+FAST, SLOW = 400, 20
+
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,7 +103,8 @@ class Keeper:
         if self.seen[found.kind, found.cause] == 1:
             kept = self._keep(data, found)  # whoever does not wait until it is short has it as it is
             if shorten:
-                short = minimised(data, partial(self._fails, found))
+                budget = SLOW if found.kind == "slow" else FAST
+                short = minimised(data, partial(self._fails, found), budget)
                 self._keep(short, self._judge(short) or found)
                 if short != data:
                     kept.unlink()

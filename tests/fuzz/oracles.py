@@ -185,6 +185,7 @@ def _mends(data: bytes, unsafe: bool, step: Callable[[], None]) -> None:
         if left.reason.startswith("what would mend it failed"):
             raise _Broken("remedy", f"{left.finding.code} {left.reason}", str(left.finding))
     for one, document in planned:
+        step()
         why = change_of_meaning(one, document)
         if why:
             after = document.edited(one.fix.edits).text
