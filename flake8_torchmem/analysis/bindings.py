@@ -85,11 +85,22 @@ class Bindings:
     @memoized
     def lineage(self, cls: ir.Class) -> tuple[ir.Class, ...]:
         """The class and its bases that are in sight, nearest first."""
-        found = [cls]
+        found, seen = [cls], {cls}
         for current in found:
             bases = (self.program.classes.get(base) for base in current.bases)
-            found += [base for base in bases if base is not None and base not in found]
+            fresh = [base for base in bases if base is not None and base not in seen]
+            found += fresh
+            seen.update(fresh)
         return tuple(found)
+
+    @cached_property
+    def _derived(self) -> dict[ir.Class, list[ir.Class]]:
+        """The classes in sight that derive from a class, in order."""
+        found: dict[ir.Class, list[ir.Class]] = {}
+        for cls in self.program.classes.values():
+            for base in self.lineage(cls)[1:]:
+                found.setdefault(base, []).append(cls)
+        return found
 
     def methods(self, cls: ir.Class) -> list[ir.Function]:
         """The methods of a class and of its bases: they share `self`."""
@@ -100,8 +111,7 @@ class Bindings:
         cls = class_around(function)
         if cls is None:
             return []
-        derived = [other for other in self.program.classes.values() if other is not cls and cls in self.lineage(other)]
-        methods = [*self.methods(cls), *(method for other in derived for method in other.methods.values())]
+        methods = [*self.methods(cls), *(method for other in self._derived.get(cls, ()) for method in other.methods.values())]
         return [method for method in dict.fromkeys(methods) if method is not function]
 
     def overriding(self, call: ir.Call, function: ir.Function) -> list[ir.Function]:
@@ -112,11 +122,7 @@ class Bindings:
         cls = class_around(function) if "." not in name else None
         if cls is None:
             return []
-        return [
-            other.methods[name]
-            for other in self.program.classes.values()
-            if name in other.methods and other is not cls and cls in self.lineage(other)
-        ]
+        return [other.methods[name] for other in self._derived.get(cls, ()) if name in other.methods]
 
     def method(self, cls: ir.Class, name: str) -> ir.Function | None:
         """A method by name, looked up through the bases that are in sight."""
