@@ -82,8 +82,12 @@ def read_regular(path: str, limit: int) -> bytes:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise NoFileError
-        # What the system makes up as it is read has no size: it is read, no further than the limit.
-        data = file.read(limit + 1) if status.st_size <= limit else None
-    if data is None or len(data) > limit:
+        if status.st_size > limit:
+            raise TooLargeError(limit)
+        # What the system makes up as it is read has no size, and other files may grow: they are read, no further than the limit.
+        data = file.read(status.st_size + 1)
+        if len(data) > status.st_size:
+            data += file.read(limit + 1 - len(data))
+    if len(data) > limit:
         raise TooLargeError(limit)
     return data

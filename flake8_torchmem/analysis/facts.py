@@ -54,10 +54,12 @@ class FileFacts:
         self.summaries = Summaries(self.bindings)
         self.evidence = Evidence(self.bindings, bases, guarded)
         self.functions = tuple(program.own_functions())
+        self._given = frozenset(vars(self))
 
     def release(self) -> None:
         """Let go of all answers: some of them have the facts in turn, and the collector would need long to find that out."""
-        vars(self).clear()
+        for name in vars(self).keys() - self._given:
+            delattr(self, name)
 
     @cached_property
     def trains(self) -> bool:

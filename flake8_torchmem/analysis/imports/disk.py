@@ -165,9 +165,14 @@ class Disk:
 
     def _is_inside(self, path: str, root: str) -> bool:
         """Whether a path, links followed, is in the folder: a link that leads out of the project is not read."""
-        if root not in self._real:
-            self._real[root] = os.path.join(os.path.realpath(root), "")
-        return os.path.realpath(path).startswith(self._real[root])
+        real = os.path.realpath(path) if os.path.islink(path) else self._real_folder(os.path.dirname(path))
+        return real.startswith(self._real_folder(root))
+
+    def _real_folder(self, folder: str) -> str:
+        """A folder, links followed, with a separator at its end. Many files are read of few folders."""
+        if folder not in self._real:
+            self._real[folder] = os.path.join(os.path.realpath(folder), "")
+        return self._real[folder]
 
 
 def _scanned(folder: str) -> Folder:
