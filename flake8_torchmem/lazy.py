@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     Look = Callable[[str], re.Match[str] | None]
 
-MANY = 4096  # words whose answers are kept
+MANY = 2048  # words whose answers are kept, by each pattern
 LONG = 100  # characters from which on something is no word
 
 
