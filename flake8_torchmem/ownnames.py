@@ -7,16 +7,24 @@ looks at words alone, is shown the text with PyTorch's words in their place.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import NamedTuple
 
 from flake8_torchmem.words import SPELLINGS
 
 MOST = 200  # of a kind
 
 
-@dataclass(frozen=True)
-class OwnNames:
+class _Kinds(NamedTuple):
+    backward: tuple[str, ...] = ()
+    step: tuple[str, ...] = ()
+    zero_grad: tuple[str, ...] = ()
+    detach: tuple[str, ...] = ()
+    to_host: tuple[str, ...] = ()
+    no_grad: tuple[str, ...] = ()
+
+
+class OwnNames(_Kinds):
     """Names by what they do. A bare name (`wipe`) also means methods; a dotted one is how a file imports it, from any package on.
 
     Attributes:
@@ -27,13 +35,6 @@ class OwnNames:
         to_host: make a number or an array on the host of what they are given.
         no_grad: decorators and context managers under which no graph is recorded.
     """
-
-    backward: tuple[str, ...] = ()
-    step: tuple[str, ...] = ()
-    zero_grad: tuple[str, ...] = ()
-    detach: tuple[str, ...] = ()
-    to_host: tuple[str, ...] = ()
-    no_grad: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self._by_last_part)
@@ -58,9 +59,9 @@ class OwnNames:
     @cached_property
     def _by_last_part(self) -> dict[str, list[tuple[str, str]]]:
         found: dict[str, list[tuple[str, str]]] = {}
-        for kind in fields(self):
-            for name in getattr(self, kind.name):
-                found.setdefault(name.rpartition(".")[2], []).append((name, kind.name))
+        for kind, names in self._asdict().items():
+            for name in names:
+                found.setdefault(name.rpartition(".")[2], []).append((name, kind))
         return found
 
     @cached_property

@@ -15,4 +15,4 @@ def everything(text: str, tree: ast.Module, _codes: frozenset[str], _own: OwnNam
     bases = {node.name: tuple(map(ast.unparse, node.bases)) for node in tree.body if isinstance(node, ast.ClassDef)}
     body = sorted(tree.body, key=lambda node: isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)))
     ranges = [(units.first_line(node), (node.end_lineno or 0) + 1) for node in body]
-    return gate.Selection(ranges, body, names, bases)
+    return gate.Selection(ranges, body, names, bases, frozenset(), {})

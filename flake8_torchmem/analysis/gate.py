@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flake8_torchmem import torchapi
 from flake8_torchmem.analysis.imports.statements import imports
@@ -57,8 +57,7 @@ GUARDS = regex(r"no_?grad|inference_mode", re.I)
 NEVER = frozenset({"__init__", "__getitem__", "__len__", "__repr__", "__iter__", "__next__", "collate_fn"})
 
 
-@dataclass(eq=False)
-class Selection:
+class Selection(NamedTuple):
     """What is to be lowered.
 
     Attributes:
@@ -74,8 +73,8 @@ class Selection:
     body: list[ast.stmt]
     imports: dict[str, str]
     bases: dict[str, tuple[str, ...]]
-    guarded: frozenset[str] = frozenset()
-    relative: dict[str, tuple[int, str]] = field(default_factory=dict)
+    guarded: frozenset[str]
+    relative: dict[str, tuple[int, str]]
 
 
 def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = NONE) -> Selection | None:

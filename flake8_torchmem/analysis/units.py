@@ -6,7 +6,6 @@ import ast
 import builtins
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
@@ -26,20 +25,22 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 LOOPS = (ast.For, ast.AsyncFor, ast.While, *COMPREHENSIONS)
 
 
-@dataclass(eq=False)
 class Unit:
     """A definition or module-level statement, with others on its lines: the lines [first, end), name, enclosing class, and text.
 
     The text is what runs: without docstring and comments, which are full of words that mean nothing.
     """
 
-    node: ast.stmt
-    name: str
-    cls: ast.ClassDef | None
-    first: int
-    end: int
-    text: str
-    rest: tuple[ast.stmt, ...] = ()
+    def __init__(
+        self, node: ast.stmt, name: str, cls: ast.ClassDef | None, first: int, end: int, text: str, rest: tuple[ast.stmt, ...] = ()
+    ) -> None:
+        self.node = node
+        self.name = name
+        self.cls = cls
+        self.first = first
+        self.end = end
+        self.text = text
+        self.rest = rest
 
     @cached_property
     def called(self) -> set[str]:
