@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 
 import libcst as cst
@@ -311,6 +313,8 @@ def _small(syntax: Syntax, line: cst.CSTNode, place: Span) -> cst.BaseSmallState
 def _within_line(syntax: Syntax, line: cst.CSTNode, code: str, place: Span, after: bool) -> Edit:
     if "\n" in code or code.endswith(":"):
         raise Refused("there is no room for it in a line of several statements")
+    if any(token.type == tokenize.COMMENT for token in tokenize.generate_tokens(io.StringIO(code).readline)):
+        raise Refused("its comment would hide what follows in a line of several statements")
     span = syntax.span(_small(syntax, line, place))
     if after:
         return Edit(Span(span.end_line, span.end_column, span.end_line, span.end_column), f"; {code}")
