@@ -160,6 +160,8 @@ MODULE_FACTORY = Words(
 MODULE_BASE = Words(r"(?:^|\.)(?:\w*Module|\w*PreTrainedModel|LightningModule)$")
 OPTIMIZER_FACTORY = Words(r"(?:^|\.)optim(?:\.|$)|optimi[sz]er", re.I)
 MODULE_TRANSPARENT = frozenset(("to cuda cpu half float double bfloat16 train eval requires_grad_ module share_memory").split())
+# Calls by which a program says how its worker processes are started.
+START_METHODS = frozenset({"set_start_method", "set_forkserver_preload", "get_context"})
 SAME_ELEMENTS = frozenset(("enumerate tqdm zip reversed sorted list tuple iter trange track islice chain cycle next").split())
 GROWING_METHODS = {"append": "append", "extend": "extend", "appendleft": "append", "insert": "append", "add": "add"}
 

@@ -45,7 +45,6 @@ EVAL_CALL = regex(r"eval(?<=\beval)\s*\(")
 # What a loader calls of the data set or collate function that it is given, and what makes that matter.
 OF_LOADERS = frozenset({"__getitem__", "__getitems__", "__iter__", "__next__", "__call__"})
 LOADER = regex(r"\b(?:num_workers|batch_size|collate_fn)\s*=|DataLoader\b")
-STARTS = regex(r"\bset_start_method\b|\bset_forkserver_preload\b|\bget_context\b")
 ON_DEVICE = regex(r"\.cuda\b|[\"']cuda|\bdevice\b|\.to\(", re.I)
 BINDS = regex(r"\(|cuda|workers", re.I)
 NAME = regex(r"[A-Za-z_]\w*")
@@ -107,7 +106,7 @@ def select(text: str, tree: ast.Module, codes: frozenset[str], own: OwnNames = N
     chosen |= _callees(units, chosen)
     chosen |= _builders(units, chosen)
     chosen |= {unit for unit in units if _context(unit, chosen)}
-    chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS))
+    chosen |= _of_loaders(units, chosen, bool(codes & READ_DATA_SETS)) | _starters(units, chosen)
     chosen = {unit for unit in chosen if _short(unit)}
     return _selection(tree, [unit for unit in units if unit in chosen], own, *imports(tree)) if chosen else None
 
@@ -302,7 +301,7 @@ def _is_callee(unit: Unit, names: set[str], classes: set[ast.ClassDef], cutting:
 
 
 def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[Unit]:
-    """Data sets that chosen loaders may read, in a class that keeps a loader what makes them, and what says how workers are started.
+    """Data sets that chosen loaders may read, and in a class that keeps a loader what makes them.
 
     Of classes that do not speak of the device only if `everything` is asked for.
     """
@@ -310,7 +309,6 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
     around = {unit for unit in chosen if LOADER.search(unit.text)} if samples else set()
     if not around:
         return set()
-    starting = {unit for unit in units if STARTS.search(unit.text) and len(unit.text) < MAX_CALLER}
     classes = {unit.cls for unit in around if unit.cls}
     makers = {unit for unit in units if unit.cls in classes and samples.keys() & unit.called}
     named = {name for unit in chosen | makers for name in unit.called}
@@ -319,7 +317,13 @@ def _of_loaders(units: list[Unit], chosen: set[Unit], everything: bool) -> set[U
     used = {helpers[name] for unit in units if unit.cls in read for name in helpers.keys() & unit.called} if helpers else set()
     names = {unit.name for unit in used}
     on_device = {unit.cls for unit in units if unit.cls in read and (everything or ON_DEVICE.search(unit.text) or names & unit.called)}
-    return starting | makers | used | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
+    return makers | used | {unit for unit in units if unit.cls in on_device and len(unit.text) < MAX_CALLER}
+
+
+def _starters(units: list[Unit], chosen: set[Unit]) -> set[Unit]:
+    """What says how the workers of chosen loaders are started, whatever these load."""
+    found = {unit for unit in units if len(unit.text) < MAX_CALLER and any(word in unit.text for word in torchapi.START_METHODS)}
+    return found if found and any(LOADER.search(unit.text) for unit in chosen) else set()
 
 
 def _context(unit: Unit, chosen: set[Unit]) -> bool:

@@ -51,10 +51,7 @@ def bound(bindings: Bindings, path: str, function: ir.Function) -> Iterable[tupl
 
 def _homes(bindings: Bindings, path: str, function: ir.Function) -> Iterator[ir.Function]:
     """The functions that may bind a path."""
-    scope: ir.Function | None = function
-    while scope is not None:
-        yield scope
-        scope = scope.parent
+    yield from function.scopes()
     yield from bindings.relatives(function) if path.startswith("self.") else ()
 
 

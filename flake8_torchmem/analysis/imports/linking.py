@@ -178,10 +178,4 @@ def _collate_function(call: ir.Call) -> str | None:
 
 def _locals(function: ir.Function) -> set[str]:
     """Names that hide imports in a function: its own and those of the functions around it."""
-    found: set[str] = set()
-    scope: ir.Function | None = function
-    while scope is not None:
-        if scope.name != "<module>":
-            found |= scope.locals
-        scope = scope.parent
-    return found
+    return {name for scope in function.scopes() if scope.name != "<module>" for name in scope.locals}

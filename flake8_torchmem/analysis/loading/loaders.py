@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 LOADER = Words(r"^torch(?:\.utils\.data(?:\.dataloader)?|_geometric\.(?:loader|data)(?:\.\w+)?)\.DataLoader$")
 POSITIONAL = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn", "pin_memory")
 WRAPPERS = frozenset({"Subset", "random_split", "ConcatDataset", "ChainDataset", "StackDataset"})
-START_METHODS = frozenset({"set_start_method", "set_forkserver_preload", "get_context"})
 WORKER_METHODS = ("__getitem__", "__getitems__", "__iter__", "__next__")
 
 
@@ -174,5 +173,5 @@ def forking_loaders(facts: FileFacts) -> Iterator[Loader]:
     """Loaders that surely have workers, in a file that leaves it to the platform how these are started."""
     found = [loader for loader in loaders(facts) if has_workers(facts, loader)]
     everywhere = facts.program.all_functions() if found else ()  # callers in other files, which may be the script that says how
-    if found and not any(event.call.method in START_METHODS for function in everywhere for event in facts.calls(function)):
+    if found and not any(event.call.method in torchapi.START_METHODS for function in everywhere for event in facts.calls(function)):
         yield from (loader for loader in found if "multiprocessing_context" not in loader.call.kwargs and not loader.call.star)
